@@ -1,0 +1,1 @@
+"""FPGA platforms and the flow from a config to area, clock and bitstream."""

@@ -1,0 +1,1 @@
+"""The accelerator as Amaranth components, its generator parameters and its instruction set."""

@@ -1,0 +1,1 @@
+"""Models that run programs: the golden model and the RTL in Verilator, behind one interface."""

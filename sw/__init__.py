@@ -1,0 +1,1 @@
+"""Programs for the accelerator: assembly, layers, cycle model; later the quantizer and the compiler."""
