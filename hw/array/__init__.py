@@ -1,0 +1,1 @@
+"""The array engine: feeder, systolic array, drain."""
