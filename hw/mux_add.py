@@ -1,0 +1,80 @@
+"""An adder with a multiplexer on one operand, in one LUT a bit where the FPGA's carry cell allows it.
+
+Yosys maps ``a + Mux(sel, d, c)`` to a LUT for the multiplexer and a carry cell for the adder. An ECP5 carry cell (CCU2C) has a
+LUT4 in front of each carry bit; its generate term is the same LUT with inputs C = D = 0. With A = a, B = sel, C = c, D = d
+the propagate term a ^ (sel ? d : c) has just that property (for c = d = 0 it is a, the right generate term), so the multiplexer
+costs nothing. Lattice TN-02205 (ECP5 PLC) describes the cell.
+"""
+
+from amaranth.hdl import Const, Instance, Module, Mux, Signal
+from amaranth.lib.wiring import Component, In, Out
+
+_INIT = sum(((index & 1) ^ (((index >> 3) & 1) if index & 2 else ((index >> 2) & 1))) << index for index in range(16))
+"""LUT4 contents: bit (D, C, B, A) holds A ^ (B ? D : C)."""
+
+
+def fpga_family(platform: object) -> str | None:
+    """``"ecp5"`` when elaborating for such a part, else ``None`` (simulation, or a family without special cells here)."""
+    return "ecp5" if str(getattr(platform, "device", "")).startswith("LFE5") else None
+
+
+class Ecp5:
+    """Stands for an ECP5 part when Verilog is emitted outside a board's platform."""
+
+    device = "LFE5"
+
+
+class MuxAdd(Component):
+    """``o = a + (d if sel else c)`` modulo ``2**width``; combinational.
+
+    Parameters
+    ----------
+    width
+        Bits of all operands and of the sum, at least 2.
+
+    Members
+    -------
+    a, c, d : In(width)
+        The operands.
+    sel : In(1)
+        Selects ``d``.
+    o : Out(width)
+        The sum.
+    """
+
+    def __init__(self, width: int):
+        self.width = width
+        super().__init__({"a": In(width), "c": In(width), "d": In(width), "sel": In(1), "o": Out(width)})
+
+    def elaborate(self, platform):
+        """Carry cells on an ECP5, an expression elsewhere."""
+        m = Module()
+        if fpga_family(platform) != "ecp5":
+            m.d.comb += self.o.eq(self.a + Mux(self.sel, self.d, self.c))
+            return m
+        carry = Const(0, 1)
+        zero = Const(0, 1)
+        for low in range(0, self.width, 2):
+            high = low + 1 < self.width
+            next_carry = Signal(name=f"carry_{low}")
+            m.submodules[f"cell_{low}"] = Instance(
+                "CCU2C",
+                p_INIT0=Const(_INIT, 16),
+                p_INIT1=Const(_INIT, 16),
+                p_INJECT1_0="NO",
+                p_INJECT1_1="NO",
+                i_CIN=carry,
+                i_A0=self.a[low],
+                i_B0=self.sel,
+                i_C0=self.c[low],
+                i_D0=self.d[low],
+                i_A1=self.a[low + 1] if high else zero,
+                i_B1=self.sel,
+                i_C1=self.c[low + 1] if high else zero,
+                i_D1=self.d[low + 1] if high else zero,
+                o_S0=self.o[low],
+                o_S1=self.o[low + 1] if high else Signal(name="unused_sum"),
+                o_COUT=next_carry,
+            )
+            carry = next_carry
+        return m
