@@ -11,10 +11,10 @@ from tercel.hw.mux_add import Ecp5, MuxAdd
 _CARRY_CELL = """
 module CCU2C(input CIN, A0, B0, C0, D0, A1, B1, C1, D1, output S0, S1, COUT);
   parameter [15:0] INIT0 = 0; parameter [15:0] INIT1 = 0; parameter INJECT1_0 = "YES"; parameter INJECT1_1 = "YES";
-  wire p0 = INIT0[{D0, C0, B0, A0}], g0 = INIT0[{2'b00, B0, A0}];
-  wire p1 = INIT1[{D1, C1, B1, A1}], g1 = INIT1[{2'b00, B1, A1}];
-  wire carry = p0 ? CIN : g0;
-  assign S0 = p0 ^ CIN, S1 = p1 ^ carry, COUT = p1 ? carry : g1;
+  wire [15:0] p0 = INIT0 >> {D0, C0, B0, A0}, g0 = INIT0 >> {B0, A0};
+  wire [15:0] p1 = INIT1 >> {D1, C1, B1, A1}, g1 = INIT1 >> {B1, A1};
+  wire carry = p0[0] ? CIN : g0[0];
+  assign S0 = p0[0] ^ CIN, S1 = p1[0] ^ carry, COUT = p1[0] ? carry : g1[0];
 endmodule
 """
 
@@ -34,7 +34,7 @@ def _prove(text, folder):
     source = folder / "both.v"
     source.write_text(text + _CARRY_CELL)
     steps = (
-        f"read_verilog {source.name}; proc; setattr -mod -unset top *; flatten",
+        f"read_verilog {source.name}; setattr -mod -unset top *; hierarchy; proc; flatten",
         "miter -equiv plain cells miter; flatten miter; sat -prove trigger 0 miter",
     )
     log = subprocess.run(
