@@ -157,13 +157,13 @@ class Config:
 
     @property
     def weight_word_bytes(self) -> int:
-        """Bytes of one weight word in external memory: K x N 2-bit digits, at least one memory beat."""
-        return max(self.lanes * self.outputs // 4, self.memory_width)
+        """Bytes of one weight word in external memory: K x N 2-bit digits, rounded up to whole memory beats."""
+        return self._whole_beats(self.lanes * self.outputs // 4)
 
     @property
     def parameter_word_bytes(self) -> int:
-        """Bytes of one parameter word in external memory: 8 for each of J channels."""
-        return 8 * self.drain_lanes
+        """Bytes of one parameter word in external memory: 8 for each of J channels, rounded up to whole memory beats."""
+        return self._whole_beats(8 * self.drain_lanes)
 
     @property
     def depthwise_parameter_word_bytes(self) -> int:
@@ -172,8 +172,11 @@ class Config:
 
     @property
     def threshold_word_bytes(self) -> int:
-        """Bytes of one threshold in external memory: 2, at least one memory beat."""
-        return max(2, self.memory_width)
+        """Bytes of one threshold in external memory: 2, rounded up to whole memory beats."""
+        return self._whole_beats(2)
+
+    def _whole_beats(self, count: int) -> int:
+        return -(-count // self.memory_width) * self.memory_width
 
     @property
     def hash(self) -> int:

@@ -3,9 +3,11 @@
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from .config import Config
 from .isa import ADDR_BITS, INSTRUCTION_BITS
+from .memory.space import spaces, word_bytes
 
 BANK_BITS = 4
 
@@ -47,7 +49,10 @@ class EngineSignature(wiring.Signature):
 
 
 class BankReadSignature(wiring.Signature):
-    """All banks of a scratchpad read by their engine, as seen from the engine. ``data`` follows ``en`` by one cycle and holds until the next read."""
+    """All banks of a scratchpad read by their engine, as seen from the engine.
+
+    ``data`` follows ``en`` by one cycle and is valid for that cycle only: the store engine may read the bank in the next.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__(
@@ -91,10 +96,62 @@ class LinearReadSignature(wiring.Signature):
 
 
 class LinearWriteSignature(wiring.Signature):
-    """Write port of a linear memory, as seen from the load engine: one memory word (its format in external memory) at a time."""
+    """Words on their way from the load engine into the linear memories, as seen from the load engine; every write is accepted.
 
-    def __init__(self, word_bytes: int) -> None:
-        super().__init__({"en": Out(1), "addr": Out(20), "data": Out(8 * word_bytes)})
+    ``space`` is the memory written (the others ignore the word), ``addr`` the word or record (its low bits count: the memories
+    are rings), ``tap`` the tap word 0..8 of a record. The word, in its format in external memory, is in the *highest* bytes of ``data``.
+    """
+
+    def __init__(self, config: Config) -> None:
+        widest = max(word_bytes(config, space=space) for space in spaces(config))
+        super().__init__({"en": Out(1), "space": Out(3), "addr": Out(16), "tap": Out(4), "data": Out(8 * widest)})
+
+
+def beat_addr_bits(config: Config) -> int:
+    """Bits of an address in external memory that counts beats of ``memory_width`` bytes."""
+    return 32 - exact_log2(config.memory_width)
+
+
+class MemoryReadSignature(wiring.Signature):
+    """Reads of external memory, as seen from the client.
+
+    ``request`` carries the address of one beat, in beats. Its answer comes later, in the order of the requests and without
+    backpressure (the client has reserved room): in the one cycle in which ``valid`` is 1, ``data`` is the beat unless ``err`` is 1; then
+    ``timeout`` tells a memory that does not answer from one that refuses.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "request": Out(stream.Signature(unsigned(beat_addr_bits(config)))),
+                "valid": In(1),
+                "data": In(8 * config.memory_width),
+                "err": In(1),
+                "timeout": In(1),
+            }
+        )
+
+
+def beat_write_layout(config: Config) -> data.StructLayout:
+    """One beat to write: its address in beats, its data, and a tag that comes back with the answer."""
+    return data.StructLayout(
+        {"addr": unsigned(beat_addr_bits(config)), "data": unsigned(8 * config.memory_width), "last": unsigned(1)}
+    )
+
+
+class MemoryWriteSignature(wiring.Signature):
+    """Writes to external memory, as seen from the client; answers as in :class:`MemoryReadSignature`, with the tag of the request."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "request": Out(stream.Signature(beat_write_layout(config))),
+                "valid": In(1),
+                "last": In(1),
+                "err": In(1),
+                "timeout": In(1),
+            }
+        )
 
 
 class WishboneSignature(wiring.Signature):
