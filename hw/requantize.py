@@ -1,0 +1,249 @@
+"""From a sum to an output code: bias, multiplication, residual, rounding shift, clamp or thresholds.
+
+::
+
+    cycle   0          1         2            3         4         5            6, 7            8          9        10
+    acc -> <<gain -> + asum -> (vlo, vhi) -> *M ----> add ------------------> shift right -> + z_out -> (int16) -> compare -> y
+    r   -> - z_res -> * factor -> (3 parts) ---> add ---> add to product --->   saturate
+
+The product is one DSP in an 18-bit lane and two in a 32-bit one; a residual takes three more. Shifting right by e - 1, adding 1 and
+dropping a bit rounds half up. The shifter keeps only as many bits as a saturated result needs and notes whether
+the bits it drops say more than the sign.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.mux_add import MuxAdd
+
+FACTOR_BITS = 47
+"""R * 2**31 fits."""
+
+
+class Requantizer(Component):
+    """One result a cycle, ``latency`` cycles after its operands; no handshake, nothing to stall.
+
+    Members marked *static* belong to an instruction: they hold their value while results of it are on the way.
+
+    Parameters
+    ----------
+    sum_bits
+        18: sums are taken modulo 2**18 (as if ``narrow`` were set). 32: modulo 2**32, or 2**18 where ``narrow`` is set.
+    residual
+        Add ``(r - z_res) * factor``. Only with 32 bits.
+    thresholds
+        Count thresholds instead of clamping, on request. Only with 32 bits.
+
+    Members
+    -------
+    acc, asum, bias : In(signed(sum_bits))
+        v = (acc << gain) + bias + asum.
+    gain : In(1), static
+    narrow : In(1), static; only with 32 bits
+    multiplier : In(multiplier_bits)
+        M; *static* unless the config stores it per channel.
+    e : In(6)
+        Total right shift, 1..63.
+    r : In(signed(9)); factor : In(47); residual_enable : In(1)
+        With ``residual``: the code, R << min(k + s, 31), and whether to add it.
+    z_res : In(signed(9)), static; only with ``residual``
+    z_out, lo, hi : In(signed(9)), static
+    threshold : In(signed(16)); count_enable, count_first, count_last : In(1)
+        With ``thresholds``: in a slot with ``count_enable`` the result is the number of slots, since that with
+        ``count_first``, whose p is greater than ``threshold``; it is the output's in the slot with ``count_last``, which has all of them.
+        Without ``count_enable``, ``threshold`` must be ``hi``: there is one comparator.
+    y : Out(8)
+        The low 8 bits of the output code.
+    """
+
+    def __init__(self, config: Config, *, sum_bits: int, residual: bool, thresholds: bool):
+        if sum_bits not in (18, 32):
+            raise ValueError(f"sum_bits must be 18 or 32, not {sum_bits!r} (a DSP multiplies 18 bits)")
+        if sum_bits == 18 and (residual or thresholds):
+            raise ValueError("sum_bits must be 32, not 18, with residual or thresholds (narrow results have neither)")
+        self.config = config
+        self.sum_bits = sum_bits
+        self.residual = residual
+        self.thresholds = thresholds
+        members = {
+            "acc": In(signed(sum_bits)),
+            "asum": In(signed(sum_bits)),
+            "bias": In(signed(sum_bits)),
+            "gain": In(1),
+            "multiplier": In(config.multiplier_bits),
+            "e": In(6),
+            "z_out": In(signed(9)),
+            "lo": In(signed(9)),
+            "hi": In(signed(9)),
+            "y": Out(8),
+        }
+        if sum_bits == 32:
+            members |= {"narrow": In(1)}
+        if residual:
+            members |= {"r": In(signed(9)), "factor": In(FACTOR_BITS), "residual_enable": In(1), "z_res": In(signed(9))}
+        if thresholds:
+            members |= {"threshold": In(signed(16)), "count_enable": In(1), "count_first": In(1), "count_last": In(1)}
+        super().__init__(members)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the operands to ``y``: 7 for 18 bits, 1 more for 32, residual and thresholds each."""
+        return self._shift_cycle + 4 + (1 if self.thresholds else 0)
+
+    @property
+    def _shift_cycle(self) -> int:
+        """Cycle in which the shifter sees the product."""
+        return 3 + (1 if self.sum_bits == 32 else 0) + (1 if self.residual else 0)
+
+    def elaborate(self, platform):
+        """Sum, product, residual, shift, clamp, one after the other."""
+        m = Module()
+        product = self._product(m, self._sum(m))
+        kept, over = self._shift(m, product)
+        self._clamp(m, kept, over, delayed(m, product[-1], 3, name="negative"))
+        return m
+
+    def _sum(self, m: Module) -> Signal:
+        """The biased sum v, valid in cycle 2."""
+        m.submodules.biased = biased = MuxAdd(self.sum_bits)
+        m.d.comb += [biased.a.eq(self.bias), biased.c.eq(self.acc), biased.d.eq(self.acc << 1), biased.sel.eq(self.gain)]
+        partial = Signal(self.sum_bits, reset_less=True)
+        total = Signal(self.sum_bits)
+        v = Signal(signed(self.sum_bits), reset_less=True)
+        m.d.sync += [partial.eq(biased.o), v.eq(total)]
+        m.d.comb += total.eq(partial + delayed(m, self.asum, 1, name="asum"))
+        if self.sum_bits == 32:
+            with m.If(self.narrow):
+                m.d.sync += v.eq(total[:18].as_signed())
+        return v
+
+    def _product(self, m: Module, v: Signal) -> Signal:
+        """The product v*M, residual added, valid in the cycle of the shifter."""
+        bits = self.config.multiplier_bits
+        multiplier = Signal(signed(bits + 1), reset_less=True)
+        if self.config.per_channel_multiplier:
+            m.d.comb += multiplier.eq(delayed(m, self.multiplier, 2, name="multiplier"))
+        else:
+            m.d.sync += multiplier.eq(self.multiplier)
+        if self.sum_bits == 18:
+            product = Signal(signed(18 + bits), reset_less=True)
+            m.d.sync += product.eq(v * multiplier)
+            return product
+        low = Signal(unsigned(17 + bits), reset_less=True)
+        high = Signal(signed(15 + bits), reset_less=True)
+        m.d.sync += [low.eq(_signed(v[:17]) * multiplier), high.eq(v[17:].as_signed() * multiplier)]
+        if not self.residual:
+            product = Signal(signed(32 + bits), reset_less=True)
+            m.d.sync += product.eq(Cat(low[:17], (high + low[17:])[: 15 + bits]))
+            return product
+        # The partial products of the residual have the weights 1, 2**17 and 2**34; those of the sum 1 and 2**17.
+        difference = Signal(signed(10))
+        with m.If(self.residual_enable):
+            m.d.sync += difference.eq(self.r - self.z_res)
+        with m.Else():
+            m.d.sync += difference.eq(0)
+        factor = delayed(m, self.factor, 1, name="factor")
+        parts = [Signal(signed(9 + width), name=f"part_{index}", reset_less=True) for index, width in enumerate((18, 18, FACTOR_BITS - 33))]
+        upper = Signal(signed(len(parts[2]) + 18), reset_less=True)
+        m.d.sync += [part.eq(difference * _signed(factor[17 * index : 17 * index + 17])) for index, part in enumerate(parts)]
+        m.d.sync += upper.eq(Cat(parts[1][:17], (parts[2] + (parts[1] >> 17))[: len(parts[2]) + 1]))
+        low_sum = Signal(signed(max(19 + bits, 28)), reset_less=True)
+        high_sum = Signal(signed(41), reset_less=True)
+        m.d.sync += [low_sum.eq(low + delayed(m, parts[0], 1, name="part_0")), high_sum.eq(high + upper)]
+        product = Signal(signed(58), reset_less=True)  # |v*M| < 2**47, |residual| < 2**56
+        m.d.sync += product.eq(Cat(low_sum[:17], ((low_sum >> 17) + high_sum)[:41]))
+        return product
+
+    def _shift(self, m: Module, product: Signal) -> tuple[Signal, Signal]:
+        """Product shifted right by e - 1 and cut to the bits a result can need; whether the cut changed it. Two cycles."""
+        kept_bits = 18 if self.thresholds else 11
+        e = delayed(m, self.e, self._shift_cycle - 1, name="e")
+        narrow = len(product) <= 34
+        # Twice the product shifted by e. A product of 34 bits leaves 0 from e = 34 on, as sum and rounding bit have opposite sign.
+        amount = Signal(6, reset_less=True)
+        m.d.sync += amount.eq(e)
+        beyond = []
+        if narrow:
+            # e in 32..63 goes as 31, and one or two steps more as long as that matters.
+            one_more = Signal(reset_less=True)
+            two_more = Signal(reset_less=True)
+            nothing = Signal(reset_less=True)
+            m.d.sync += [one_more.eq(e == 32), two_more.eq(e == 33), nothing.eq(e >= 34)]
+            with m.If(e[5]):
+                m.d.sync += amount.eq(31)
+            beyond = [delayed(m, flag, 1, name=f"{flag.name}_late") for flag in (one_more, two_more, nothing)]
+        value = Cat(Const(0, 1), product).as_signed()
+        over = Const(0, 1)
+        late = delayed(m, amount, 1, name="amount")
+        for level in (4, 3) if narrow else (5, 4, 3):
+            value, over = _shift_level(m, value, over, amount[level], level=level, keep=kept_bits + (1 << level) - 1)
+        coarse = Signal(signed(len(value)), reset_less=True)
+        coarse_over = Signal(reset_less=True)
+        m.d.sync += [coarse.eq(value), coarse_over.eq(over)]
+        value, over = coarse, coarse_over
+        for level in (2, 1, 0):
+            value, over = _shift_level(m, value, over, late[level], level=level, keep=kept_bits + (1 << level) - 1)
+        kept = Signal(signed(kept_bits))
+        kept_over = Signal(reset_less=True)
+        m.d.sync += [kept.eq(value), kept_over.eq(over)]
+        if narrow:
+            with m.If(beyond[0]):
+                m.d.sync += kept[:3].eq(value[1:4])
+            with m.If(beyond[1]):
+                m.d.sync += kept[:3].eq(value[2:5])
+            with m.If(beyond[2]):
+                m.d.sync += kept.eq(0)
+        return kept, kept_over
+
+    def _clamp(self, m: Module, kept: Signal, over: Signal, negative: Signal) -> None:
+        """Rounding bit and zero point in one addition, then the comparisons."""
+        p = Signal(signed(len(kept)), reset_less=True)
+        m.d.sync += p.eq((kept + Cat(Const(1, 1), self.z_out).as_signed()) >> 1)
+        over = delayed(m, over, 1, name="over")
+        if not self.thresholds:
+            above = Mux(over, ~negative, p > self.hi)
+            below = over | (p < self.lo)
+            m.d.sync += self.y.eq(Mux(above, self.hi, Mux(below, self.lo, p)))
+            return
+        saturated = Signal(signed(16), reset_less=True)
+        outside = over | (p[15:] != p[-1].replicate(len(p) - 15))
+        below = Mux(over, negative, p[-1])
+        m.d.sync += saturated.eq(Mux(outside, Cat((~below).replicate(15), below), p).as_signed())
+        threshold = delayed(m, self.threshold, self.latency - 1, name="threshold")
+        enable, first = (
+            delayed(m, flag, self.latency - 1, name=name) for flag, name in ((self.count_enable, "enable"), (self.count_first, "first"))
+        )
+        greater = Signal()
+        count = Signal(4)
+        clamped = Signal(8)
+        m.d.comb += [greater.eq(saturated > threshold), self.y.eq(clamped | count)]
+        with m.If(enable):
+            m.d.sync += [count.eq(Mux(first, 0, count) + greater), clamped.eq(0)]
+        with m.Else():
+            m.d.sync += [count.eq(0), clamped.eq(Mux(greater, self.hi, Mux(saturated < self.lo, self.lo, saturated)))]
+
+
+def _signed(value: Value) -> Value:
+    """An unsigned value as a signed one of one bit more: what a signed DSP multiplies."""
+    return Cat(value, Const(0, 1)).as_signed()
+
+
+def _shift_level(m: Module, value: Value, over: Value, select: Value, *, level: int, keep: int) -> tuple[Signal, Signal]:
+    """``value`` shifted right by 2**level if ``select``, its low ``keep`` bits, and whether bits above them were not sign."""
+    step = 1 << level
+    shifted = Signal(signed(min(keep, len(value))), name=f"shift_{step}")
+    m.d.comb += shifted.eq(Mux(select, value >> step, value))
+    if keep >= len(value):
+        return shifted, over
+    now_over = Signal(name=f"over_{step}")
+    whole = value[keep - 1 :]
+    rest = value[keep - 1 + step :]
+    fits = Mux(select, _all_equal(rest), _all_equal(whole))
+    m.d.comb += now_over.eq(over | ~fits)
+    return shifted, now_over
+
+
+def _all_equal(bits: Value) -> Value:
+    return (bits.all() | ~bits.any()) if len(bits) > 1 else Const(1, 1)
