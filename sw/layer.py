@@ -1,0 +1,31 @@
+"""Single layers as complete programs, before any compiler."""
+
+from tercel.hw.config import Config
+from tercel.sw.layer_array import lower_array
+from tercel.sw.layer_depthwise import lower_depthwise
+from tercel.sw.layer_spec import LayerError, LayerSpec, LayerTensors, check
+from tercel.sw.program import Program
+
+__all__ = ["LayerError", "LayerSpec", "LayerTensors", "build_layer"]
+
+
+def build_layer(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first_bank: int = 0, rotation: int = 0) -> Program:
+    """A program that loads a layer's tensors, computes it and stores the output.
+
+    Parameters
+    ----------
+    spec, tensors
+        The layer; ``multiplier`` and ``shift`` must be given (:func:`~tercel.sw.layer_tensors.calibrate` finds them).
+    config
+        The machine.
+    first_bank
+        Bank of the first pixel of every tensor in its scratchpad.
+    rotation
+        More than 0: rows lie in circular buffers, beginning that many rows into them.
+
+    :class:`LayerError` if the machine lacks what the layer needs or a single row or group does not fit.
+    """
+    check(spec.shift > 0, "shift", "in 1..48", spec.shift, "calibrate the layer first")
+    check(0 <= first_bank < config.pixels, "first_bank", f"below pixels={config.pixels}", first_bank, "banks count from 0")
+    lower = lower_array if spec.on_array(config) else lower_depthwise
+    return lower(spec, tensors, config, first_bank=first_bank, rotation=rotation)

@@ -1,0 +1,148 @@
+"""Depthwise convolutions, pools and matrix-vector products as DEPTHWISE instructions, cut to fit the on-chip memories."""
+
+import numpy as np
+
+from tercel.hw.config import Config
+from tercel.hw.isa import Mode, Opcode, Space
+from tercel.sw.band import Layout, plan_bands
+from tercel.sw.chunk import Chunks, LinearPart
+from tercel.sw.emitter import Emitter
+from tercel.sw.layer_array import input_fields
+from tercel.sw.layer_spec import LayerSpec, LayerTensors, check
+from tercel.sw.memory_image import MemoryImage
+from tercel.sw.program import LayerMark, Program
+from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
+from tercel.sw.transfer import load_words, move_tensor
+
+_MODES = {"depthwise": Mode.CONV, "max_pool": Mode.MAX, "average_pool": Mode.AVERAGE, "linear": Mode.MATRIX_VECTOR}
+
+
+def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first_bank: int, rotation: int) -> Program:
+    """The program of a ``depthwise``, pool or one-pixel ``linear`` layer; :class:`~tercel.sw.layer_spec.LayerError` if it cannot fit."""
+    _check_depthwise(spec, config)
+    mode = _MODES[spec.kind]
+    input_groups = ceil_div(spec.input[2], config.lanes)
+    output_groups = ceil_div(spec.output[2], config.lanes)
+    check(max(input_groups, output_groups) <= 1024, "input", f"at most {1024 * config.lanes} channels", spec.input[2], "split the channels")
+    pitch = window_pitch(width=spec.input[1], banks=config.pixels, stride=spec.stride, dilation=spec.dilation)
+    plan = plan_bands(
+        spec,
+        config,
+        Layout(
+            input_space=1,
+            input_pitch=ceil_div(pitch, config.pixels) * config.pixels if rotation else pitch,
+            input_words=input_groups,
+            output_space=spec.out_space,
+            output_words=output_groups,
+            first_bank=first_bank,
+            rotation=rotation,
+        ),
+    )
+    image = MemoryImage(config)
+    parts = _linear_parts(spec, tensors, config, image)
+    average = image.add_data("parameters", _parameters(tensors, config, channels=config.lanes)) if mode is Mode.AVERAGE else None
+    source = image.add_input("input", tensors.input, signed=spec.in_signed)
+    target = image.add_output("output", spec.output, signed=spec.out_signed)
+    chunks = Chunks.plan(parts, sections=1, groups=output_groups)
+    numbers = {
+        "mode": int(mode),
+        "steps": input_groups - 1 if mode is Mode.MATRIX_VECTOR else 0,
+        "offset": spec.weight_offset if parts else 0,
+        "gain": spec.gain - 1,
+        "multiplier": spec.multiplier,
+        "shift": spec.shift,
+        "z_out": spec.z_out,
+        "lo": spec.low,
+        "hi": spec.high,
+        "out_space": spec.out_space,
+    }
+
+    emitter = Emitter()
+    always = []
+    if average is not None:
+        always = load_words(
+            emitter,
+            Space.DEPTHWISE_PARAMETER,
+            address=average,
+            word_bytes=config.depthwise_parameter_word_bytes,
+            first=0,
+            count=1,
+            depth=config.record_depth,
+            after=(),
+        )
+    for band in plan.bands:
+        ready = list(always)
+        inputs, users = plan.input_place(band)
+        if band.input_rows:
+            columns = band.input_columns
+            ready.append(move_tensor(emitter, Opcode.LOAD, source, inputs, rows=band.input_rows, column=0, columns=columns, after=users))
+        outputs, output_users = plan.output_place(band)
+        computed = []
+        for chunk in chunks.chunks:
+            addresses, loads = chunks.bring(emitter, chunk)
+            group = 0 if mode is Mode.MATRIX_VECTOR else chunk.first
+            values = numbers | input_fields(spec, band, inputs, group=group)
+            values |= outputs.fields("out", row=band.row, column=0, step=1, group=chunk.first)
+            values |= {
+                "groups": chunk.count - 1,
+                "record_addr": addresses.get(Space.RECORD, 0),
+                "parameter_addr": addresses.get(Space.DEPTHWISE_PARAMETER, 0),
+            }
+            computed.append(emitter.add(Opcode.DEPTHWISE, values, after=[*ready, *loads, *output_users]))
+            chunks.used(chunk, computed[-1:])
+        stored = move_tensor(emitter, Opcode.STORE, target, outputs, rows=band.rows, column=0, columns=band.columns, after=computed)
+        plan.release(readers=computed, stores=[stored])
+    instructions = emitter.finish()
+    mark = LayerMark(name=spec.kind, kind="depthwise", first=0, last=len(instructions) - 2, macs=spec.macs, digits=1)
+    return image.program(instructions, (mark,))
+
+
+def _check_depthwise(spec: LayerSpec, config: Config) -> None:
+    check(config.depthwise, "kind", "conv or linear", spec.kind, f"config {config.name} has no depthwise engine")
+    check(-256 <= spec.weight_offset <= 255, "weight_offset", "in -256..255", spec.weight_offset, "the field has 9 bits")
+    check(
+        spec.multiplier < 1 << config.multiplier_bits,
+        "multiplier",
+        f"below 2**{config.multiplier_bits}",
+        spec.multiplier,
+        "take a smaller shift",
+    )
+    check(spec.narrow is not True, "narrow", "false", spec.narrow, "only the array has narrow sums")
+
+
+def _parameters(tensors: LayerTensors, config: Config, *, channels: int) -> bytes:
+    """The parameter words of the first ``channels`` channels; a pool's are all equal, so a short tensor is continued."""
+    bias, shift, multiplier = (np.resize(values, channels) for values in (tensors.bias, tensors.shift, tensors.multiplier))
+    if not config.per_channel_multiplier:
+        multiplier = np.zeros_like(bias)
+    return pack_parameters(bias=bias, shift=shift, multiplier=multiplier, channels=config.lanes)
+
+
+def _linear_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> list[LinearPart]:
+    """What each channel group (matrix-vector: output group) needs; nothing for pools."""
+    if spec.kind == "linear":
+        words = ceil_div(spec.input[2], config.lanes) * max(1, config.lanes // 8)
+        records = pack_matrix_records(tensors.weights, config=config)
+    elif spec.kind == "depthwise":
+        words = ceil_div(spec.kernel[0], 3) * ceil_div(spec.kernel[1], 3)
+        records = pack_depthwise_records(tensors.weights, config=config)
+    else:
+        return []
+    return [
+        LinearPart(
+            space=Space.RECORD,
+            depth_name="record_depth",
+            depth=config.record_depth,
+            address=image.add_data("records", records),
+            word_bytes=config.lanes,
+            words=words,
+        ),
+        LinearPart(
+            space=Space.DEPTHWISE_PARAMETER,
+            depth_name="record_depth",
+            depth=config.record_depth,
+            address=image.add_data("parameters", _parameters(tensors, config, channels=spec.output[2])),
+            word_bytes=config.depthwise_parameter_word_bytes,
+            words=1,
+        ),
+    ]

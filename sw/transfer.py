@@ -1,0 +1,58 @@
+"""LOAD and STORE instructions for parts of tensors and for the linear memories."""
+
+from collections.abc import Iterable
+
+from tercel.hw.isa import Opcode, Space
+from tercel.sw.emitter import Emitter
+from tercel.sw.program import Port
+from tercel.sw.tensor_layout import Placement
+
+_COUNT_LIMIT = 4096
+
+
+def move_tensor(
+    emitter: Emitter,
+    opcode: Opcode,
+    port: Port,
+    placement: Placement,
+    *,
+    rows: int,
+    column: int,
+    columns: int,
+    after: Iterable[int],
+) -> int:
+    """LOAD into, or STORE out of, ``placement`` of a rectangle of a tensor; returns the instruction's index.
+
+    The rectangle's rows are those from ``placement.first_row`` on, its first column lies at the placement's column 0. Channel groups
+    that the placement has and the tensor has not stay untouched.
+    """
+    pixel_bytes = port.groups * port.lanes
+    values = placement.fields("spad", row=placement.first_row, column=0, step=1)
+    values |= {
+        "space": placement.space,
+        "memory_addr": port.address + (placement.first_row * port.shape[1] + column) * pixel_bytes,
+        "memory_row": port.shape[1] * pixel_bytes,
+        "rows": rows - 1,
+        "pixels": columns - 1,
+        "groups": port.groups - 1,
+    }
+    return emitter.add(opcode, values, after=after)
+
+
+def load_words(
+    emitter: Emitter, space: Space, *, address: int, word_bytes: int, first: int, count: int, depth: int, after: Iterable[int]
+) -> list[int]:
+    """LOADs of ``count`` words (records of 9 memory words) into a linear memory from word ``first`` on; returns their indices."""
+    per_word = 9 if space is Space.RECORD else 1
+    indices = []
+    waits = list(after)
+    for start in range(0, count, _COUNT_LIMIT):
+        values = {
+            "space": int(space),
+            "memory_addr": address + start * per_word * word_bytes,
+            "pixels": min(_COUNT_LIMIT, count - start) - 1,
+            "groups": per_word - 1,
+            "addr_linear": (first + start) % depth,
+        }
+        indices.append(emitter.add(Opcode.LOAD, values, after=waits))
+    return indices
