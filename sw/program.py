@@ -1,0 +1,287 @@
+"""A program: instructions, the memory image around them and what the bytes mean; and its file format, ``.tnpu``.
+
+A ``.tnpu`` file is a zip archive of ``manifest.json``, ``instructions.bin`` (80 bytes each) and ``memory.bin`` (all segments after
+one another). Equal programs make equal files.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tercel.hw.config import Config, ConfigError
+from tercel.hw.isa import INSTRUCTION_BYTES, Opcode, decode, encode
+from tercel.sw.tensor_layout import Integers, ceil_div, pack_tensor, unpack_tensor
+
+FORMAT = "tercel program"
+FORMAT_VERSION = 1
+_MEMBERS = ("manifest.json", "instructions.bin", "memory.bin")
+_REGIONS = ("program_base", "read_base", "read_end", "write_base", "write_end", "memory_bytes")
+
+
+class ProgramError(ValueError):
+    """A program that cannot be read or run. The message names the field, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes at an address of external memory."""
+
+    name: str
+    address: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """An input or output tensor in external memory: ``[height][width][channel groups][lanes]`` bytes from ``address`` on."""
+
+    name: str
+    address: int
+    shape: tuple[int, int, int]
+    lanes: int
+    signed: bool
+
+    @property
+    def groups(self) -> int:
+        """Channel groups of a pixel."""
+        return ceil_div(self.shape[2], self.lanes)
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self.shape[0] * self.shape[1] * self.groups * self.lanes
+
+    def read(self, memory: npt.NDArray[np.uint8]) -> Integers:
+        """The tensor's ``[height, width, channels]`` codes out of a memory dump that begins at address 0."""
+        return unpack_tensor(memory[self.address : self.address + self.size], shape=self.shape, lanes=self.lanes, signed=self.signed)
+
+    def pack(self, codes: Integers) -> bytes:
+        """The bytes of ``codes``; :class:`ProgramError` for another shape or a code out of range."""
+        if codes.shape != self.shape:
+            raise ProgramError(f"{self.name} must have shape {list(self.shape)}, not {list(codes.shape)} (height, width, channels)")
+        low, high = (-128, 127) if self.signed else (0, 255)
+        if codes.size and (codes.min() < low or codes.max() > high):
+            raise ProgramError(f"{self.name} must hold codes in {low}..{high}, not {codes.min()}..{codes.max()} (quantize it first)")
+        return pack_tensor(codes, lanes=self.lanes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMark:
+    """Instructions ``first`` to ``last`` belong to a layer; ``macs`` is its useful multiply-accumulates, digit planes not counted."""
+
+    name: str
+    kind: str
+    first: int
+    last: int
+    macs: int
+    digits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program for one :class:`~tercel.hw.config.Config`.
+
+    Parameters
+    ----------
+    words
+        The 640-bit instructions; they lie at ``program_base``.
+    segments
+        Everything else that memory holds at the start. The rest is 0.
+    read_base, read_end, write_base, write_end
+        The byte ranges that LOAD may read and STORE may write.
+    memory_bytes
+        Size of the memory, addresses from 0.
+    """
+
+    config: Config
+    words: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    program_base: int
+    read_base: int
+    read_end: int
+    write_base: int
+    write_end: int
+    memory_bytes: int
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    marks: tuple[LayerMark, ...] = ()
+
+    def instructions(self) -> list[tuple[Opcode, dict[str, int]]]:
+        """The decoded instructions; :class:`~tercel.hw.isa.IsaError` for a word that is none."""
+        return [decode(word) for word in self.words]
+
+    def memory(self, inputs: Mapping[str, Integers] | None = None) -> npt.NDArray[np.uint8]:
+        """The whole memory at the start, with ``inputs`` by name in place of the ones stored in the program."""
+        image = np.zeros(self.memory_bytes, dtype=np.uint8)
+
+        def place(address: int, data: bytes) -> None:
+            image[address : address + len(data)] = np.frombuffer(data, dtype=np.uint8)
+
+        for segment in self.segments:
+            place(segment.address, segment.data)
+        place(self.program_base, _instruction_bytes(self.words))
+        ports = {port.name: port for port in self.inputs}
+        for name, codes in (inputs or {}).items():
+            if name not in ports:
+                raise ProgramError(f"input must be one of {', '.join(ports) or 'none'}, not {name!r} (the program's inputs)")
+            place(ports[name].address, ports[name].pack(codes))
+        return image
+
+    def read_outputs(self, memory: npt.NDArray[np.uint8]) -> dict[str, Integers]:
+        """The output tensors' codes out of a dump of the whole memory."""
+        return {port.name: port.read(memory) for port in self.outputs}
+
+    def to_bytes(self) -> bytes:
+        """The content of a ``.tnpu`` file."""
+        instructions = _instruction_bytes(self.words)
+        memory = b"".join(segment.data for segment in self.segments)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "config": asdict(self.config),
+            "config_hash": f"{self.config.hash:08x}",
+            "instructions": len(self.words),
+            "instructions_sha256": hashlib.sha256(instructions).hexdigest(),
+            "memory_sha256": hashlib.sha256(memory).hexdigest(),
+            "segments": [{"name": s.name, "address": s.address, "bytes": len(s.data)} for s in self.segments],
+            **{region: getattr(self, region) for region in _REGIONS},
+            "inputs": [asdict(port) for port in self.inputs],
+            "outputs": [asdict(port) for port in self.outputs],
+            "marks": [asdict(mark) for mark in self.marks],
+        }
+        contents = (json.dumps(manifest, indent=1, sort_keys=True).encode(), instructions, memory)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in zip(_MEMBERS, contents, strict=True):
+                entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, content, compresslevel=6)
+        return buffer.getvalue()
+
+    def save(self, path: Path | str) -> None:
+        """Write a ``.tnpu`` file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, config: Config | None = None) -> "Program":
+        """Read the content of a ``.tnpu`` file; :class:`ProgramError` if it is damaged, of another version or not for ``config``."""
+        manifest, instructions, memory = _open(data)
+        _expect("format", FORMAT, manifest.get("format"))
+        _expect("format_version", FORMAT_VERSION, manifest.get("format_version"))
+        try:
+            return cls._from_manifest(manifest, instructions, memory, config)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProgramError(
+                f"manifest.json must describe a program, but {error} is missing or of another type (compile it again)"
+            ) from error
+
+    @classmethod
+    def _from_manifest(cls, manifest: dict[str, Any], instructions: bytes, memory: bytes, config: Config | None) -> "Program":
+        _expect("instructions_sha256", manifest["instructions_sha256"], hashlib.sha256(instructions).hexdigest())
+        _expect("memory_sha256", manifest["memory_sha256"], hashlib.sha256(memory).hexdigest())
+        _expect("instructions", manifest["instructions"] * INSTRUCTION_BYTES, len(instructions), unit=" bytes")
+        stored = manifest["config"]
+        _expect("config fields", sorted(field.name for field in fields(Config)), sorted(stored))
+        try:
+            own = Config(**stored)
+        except ConfigError as error:
+            raise ProgramError(f"config is not valid: {error}") from error
+        _expect("config_hash", f"{own.hash:08x}", manifest["config_hash"])
+        if config is not None:
+            check_config(own, config)
+        segments = []
+        position = 0
+        for entry in manifest["segments"]:
+            segments.append(Segment(entry["name"], entry["address"], memory[position : position + entry["bytes"]]))
+            position += entry["bytes"]
+        _expect("segments", position, len(memory), unit=" bytes")
+        for segment in segments:
+            if not 0 <= segment.address <= manifest["memory_bytes"] - len(segment.data):
+                raise ProgramError(f"segment {segment.name} must lie in 0..{manifest['memory_bytes']}, not at {segment.address}")
+        return cls(
+            config=own,
+            words=tuple(
+                int.from_bytes(instructions[start : start + INSTRUCTION_BYTES], "little")
+                for start in range(0, len(instructions), INSTRUCTION_BYTES)
+            ),
+            segments=tuple(segments),
+            **{region: int(manifest[region]) for region in _REGIONS},
+            inputs=tuple(_port(port) for port in manifest["inputs"]),
+            outputs=tuple(_port(port) for port in manifest["outputs"]),
+            marks=tuple(LayerMark(**mark) for mark in manifest["marks"]),
+        )
+
+    @classmethod
+    def load(cls, path: Path | str, *, config: Config | None = None) -> "Program":
+        """Read a ``.tnpu`` file, as :meth:`from_bytes`."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise ProgramError(f"{path} cannot be read: {error.strerror}") from error
+        return cls.from_bytes(data, config=config)
+
+
+def check_config(own: Config, machine: Config) -> None:
+    """:class:`ProgramError` unless a program for ``own`` runs on ``machine``; it names every parameter that differs."""
+    if own.hash != machine.hash:
+        differences = ", ".join(
+            f"{field.name} is {getattr(own, field.name)!r} there and {getattr(machine, field.name)!r} here"
+            for field in fields(Config)
+            if field.name != "name" and getattr(own, field.name) != getattr(machine, field.name)
+        )
+        raise ProgramError(f"config of the program must be that of the machine, but {differences} (compile it for {machine.name!r})")
+
+
+def make_words(instructions: list[tuple[Opcode, dict[str, int]]]) -> tuple[int, ...]:
+    """Encoded instructions. ``values`` may hold ``opcode`` or not."""
+    return tuple(encode(opcode, {name: value for name, value in values.items() if name != "opcode"}) for opcode, values in instructions)
+
+
+def _instruction_bytes(words: tuple[int, ...]) -> bytes:
+    return b"".join(word.to_bytes(INSTRUCTION_BYTES, "little") for word in words)
+
+
+def _port(values: dict[str, Any]) -> Port:
+    return Port(**{**values, "shape": tuple(values["shape"])})
+
+
+def _expect(name: str, expected: object, found: object, *, unit: str = "") -> None:
+    if expected != found:
+        way_out = "use the release that wrote it" if name.startswith("format") else "the file is damaged"
+        raise ProgramError(f"{name} must be {expected}{unit}, not {found}{unit} ({way_out})")
+
+
+def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = tuple(archive.namelist())
+            if found != _MEMBERS:
+                raise ProgramError(f"members must be {', '.join(_MEMBERS)}, not {', '.join(found)} (this is no program file)")
+            manifest, instructions, memory = (archive.read(name) for name in _MEMBERS)
+        parsed = json.loads(manifest)
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        EOFError,
+        OSError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+        zlib.error,
+    ) as error:
+        if isinstance(error, ProgramError):
+            raise
+        raise ProgramError(f"archive must be a whole zip file, but: {error} (the file is truncated or damaged)") from error
+    if not isinstance(parsed, dict):
+        raise ProgramError(f"manifest.json must hold an object, not {type(parsed).__name__} (the file is damaged)")
+    return parsed, instructions, memory
