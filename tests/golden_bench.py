@@ -105,7 +105,7 @@ class Place:
             values[f"{prefix}_span"] = self.capacity * self.row_words
             # Pointers of rows stand at column x, so the buffer ends for them where that column of the row past it would be.
             carry = (self.bank + x) // self.config.pixels
-            values[f"{prefix}_limit"] = self.addr + self.capacity * self.row_words + carry * self.groups
+            values[f"{prefix}_limit"] = (self.addr + self.capacity * self.row_words + carry * self.groups) % 2**14
         return values
 
     def transfer(self, bench: Bench, opcode: Opcode, space: Space, addr: int, **values: int) -> None:

@@ -60,19 +60,19 @@ class InputWindows:
     """The input pixels under the kernel for each output pixel of an ARRAY or DEPTHWISE instruction.
 
     Output pixels are numbered ``row * columns + x``, taps ``ky * kernel_width + kx``. ``tile`` is the number of output pixels after which
-    ``in_tile`` is added; None: pixels lie ``stride`` apart without end.
+    ``in_tile`` is added, and of which there are ``tiles``; None: pixels lie ``stride`` apart over the whole row.
     """
 
     def __init__(self, values: Mapping[str, int], *, banks: int, tile: int | None) -> None:
         self.tensor = Tensor(values, "in", banks=banks)
         self.z_in, self.signed = values["z_in"], bool(values["in_signed"])
-        self.columns = values["out_width"] + 1
+        self.columns = values["out_width"] + 1 if tile is None else min(values["out_width"] + 1, (values["tiles"] + 1) * tile)
         self.pixels = self.columns * (values["rows"] + 1)
         self.height, self.width = values["kernel_height"] + 1, values["kernel_width"] + 1
         self.taps = self.height * self.width
         stride = values["stride"] + 1
         x, kx = np.arange(self.columns)[:, None], np.arange(self.width)
-        tiles, pixel = (x // tile, x % tile) if tile else (0, x)
+        tiles, pixel = (0, x) if tile is None else (x // tile, x % tile)
         self._column_bank = kx * values["in_kx_bank"] + pixel * stride
         self._column_addr = kx * values["in_kx_addr"] + tiles * values.get("in_tile", 0) + 0 * x
         column = values["x_start"] + x * stride + kx * values["dilation_x"]
