@@ -4,8 +4,8 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from ..config import Config
-from ..isa import ADDR_BITS
+from tercel.hw.config import Config
+from tercel.hw.isa import ADDR_BITS
 
 RESIDUAL_WORD_BITS = 5
 
@@ -48,7 +48,8 @@ def tile_layout(config: Config) -> data.StructLayout:
     """Where the outputs of a tile go and how they are requantized.
 
     ``valid``, ``addr``: by row (= bank written): whether the row's output pixel exists, and the address of its word 0 of this output
-    group; word j is at ``addr`` + j. All the words are inside the scratchpad ``space``. ``parameter_addr``: the first of the G parameter words of the output group.
+    group; word j is at ``addr`` + j. All the words of valid pixels are inside the scratchpad ``space``.
+    ``parameter_addr``: the first of the G parameter words of the output group.
     ``threshold_addr``: the first threshold of the output group's channel 0; channel n has its own at + 16*n unless ``threshold_shared``.
     ``end``: last tile of instruction ``index``, which gives tokens to ``post``.
     """
@@ -101,7 +102,7 @@ class FeedSignature(wiring.Signature):
     residual
         Never with ``step``: ``acts`` are the residual codes of channels ``residual_word``*K ... of the output group.
     residual_word
-        0 .. N/K - 1 in this order.
+        0 .. N/K - 1 in this order. They may come right behind the ``last`` of the tile before, while its own are still in use.
     tile
         Valid with ``last``; ``tile.config`` changes only with the first ``last`` of an instruction and holds until that of the next.
     """
