@@ -1,0 +1,212 @@
+"""How many cycles an instruction takes, itemised by the events that the engines' counters count.
+
+The numbers in capitals are the pipelines' overheads; the rest follows from the instruction alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import gcd
+
+from tercel.hw.config import Config
+from tercel.hw.isa import INSTRUCTION_BYTES, Engine, Mode, Opcode, Space
+from tercel.sw.emitter import engine_of
+from tercel.sw.tensor_layout import ceil_div
+
+ARRAY_START = 4
+"""Cycles before the first step of an instruction that was there in time."""
+ARRAY_ROW_START = 1
+"""Cycles before the first step of a further row."""
+ARRAY_ROW_CYCLES = 4
+"""Fewest cycles a row takes before the next can begin; one more with residual."""
+ARRAY_FEED_LATENCY = 8
+"""From the issue of a step to the array."""
+ARRAY_DRAIN_LATENCY = 16
+"""From a tile's last step to its last write, besides the rows' skew of P and the drain interval; also kept between two instructions."""
+DEPTHWISE_START = 5
+"""Cycles before the first operation of an instruction."""
+DEPTHWISE_KERNEL_ROW_CYCLES = 2
+"""Cycles that the walk over the rows takes for a kernel row; it runs an output row ahead."""
+DEPTHWISE_LATENCY = 30
+"""From the last operation to the last write."""
+LOAD_START = 2
+"""Cycles between the requests of two LOADs."""
+LOAD_LATENCY = 6
+"""From the start to the last write, besides the beats and the memory's latency."""
+STORE_START = 2
+"""Cycles between the reads of two STOREs."""
+STORE_LATENCY = 8
+"""From the start to the last acknowledge, besides the beats and the memory's latency."""
+SYNC_LATENCY = 1
+"""From start to end of a SYNC."""
+FETCH_LATENCY = 3
+"""Cycles to fetch an instruction, besides its beats and the memory's latency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionCycles:
+    """What one instruction costs its engine.
+
+    Parameters
+    ----------
+    events
+        Cycles by the engine's counters, without stalls for tokens and memory. Their sum is the time until the engine may begin the next.
+    latency
+        Cycles from then until all writes have landed.
+    beats
+        Transfers on the memory port.
+    """
+
+    events: Mapping[str, int]
+    latency: int
+    beats: int = 0
+
+    @property
+    def issue(self) -> int:
+        """Cycles for which the engine is taken."""
+        return sum(self.events.values())
+
+
+def instruction_cycles(opcode: Opcode, values: Mapping[str, int], config: Config) -> InstructionCycles:
+    """The cycles of any instruction but HALT, which takes none."""
+    match engine_of(opcode, values) if opcode is not Opcode.SYNC else None:
+        case Engine.ARRAY:
+            return array_cycles(values, config)
+        case Engine.DEPTHWISE:
+            return depthwise_cycles(values, config)
+        case Engine.LOAD:
+            beats = transfer_beats(values, config)
+            return InstructionCycles(events={"beat": beats, "start": LOAD_START}, latency=LOAD_LATENCY, beats=beats)
+        case Engine.STORE:
+            beats = transfer_beats(values, config)
+            return InstructionCycles(events={"beat": beats, "start": STORE_START}, latency=STORE_LATENCY, beats=beats)
+        case _:
+            return InstructionCycles(events={}, latency=SYNC_LATENCY if opcode is Opcode.SYNC else 0)
+
+
+def fetch_beats(config: Config) -> int:
+    """Transfers on the memory port that fetch one instruction."""
+    return INSTRUCTION_BYTES // config.memory_width
+
+
+def transfer_beats(values: Mapping[str, int], config: Config) -> int:
+    """Transfers on the memory port of a LOAD or STORE."""
+    word_bytes = {
+        Space.ARRAY: config.lanes,
+        Space.WINDOW: config.lanes,
+        Space.WEIGHT: config.weight_word_bytes,
+        Space.PARAMETER: config.parameter_word_bytes,
+        Space.RECORD: config.lanes,
+        Space.DEPTHWISE_PARAMETER: config.depthwise_parameter_word_bytes,
+        Space.THRESHOLD: config.threshold_word_bytes,
+    }[Space(values.get("space", 0))]
+    words = _count(values, "rows") * _count(values, "pixels") * _count(values, "groups")
+    return words * (word_bytes // config.memory_width)
+
+
+def array_interval(values: Mapping[str, int], config: Config) -> int:
+    """D, the fewest cycles between the last steps of two tiles."""
+    if values.get("narrow", 0):
+        return config.drain_groups
+    return config.outputs * max(1, values.get("thresholds", 0))
+
+
+def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
+    """ARRAY: every tile takes its steps (times ``gcd(stride, P)``) and its residual words, but at least the drain's interval."""
+    steps = _count(values, "digits") * _count(values, "kernel_height") * _count(values, "kernel_width") * _count(values, "groups")
+    residual = config.words_per_tile if values.get("residual", 0) else 0
+    interval = array_interval(values, config)
+    tile = steps * gcd(_count(values, "stride"), config.pixels) + residual
+    rows, tiles = _count(values, "rows"), _count(values, "tiles") * _count(values, "output_groups")
+    row = (tiles - 1) * max(tile, interval)
+    row_start = ARRAY_ROW_START + max(0, ARRAY_ROW_CYCLES + (residual > 0) - row - tile)
+    total = ARRAY_START + tile + row + (rows - 1) * (max(tile + row_start, interval) + row)
+    events = {
+        "step": rows * tiles * steps,
+        "conflict": rows * tiles * (tile - residual - steps),
+        "residual": rows * tiles * residual,
+        "drain": rows * row - rows * (tiles - 1) * tile + (rows - 1) * max(0, interval - tile - row_start),
+        "start": ARRAY_START + (rows - 1) * row_start,
+    }
+    assert sum(events.values()) == total
+    return InstructionCycles(events=events, latency=ARRAY_FEED_LATENCY + ARRAY_DRAIN_LATENCY + config.pixels + interval)
+
+
+def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
+    """DEPTHWISE: one operation a cycle, plus a cycle for each further word that an operation reads from one bank."""
+    groups = _count(values, "groups")
+    if values.get("mode", 0) == Mode.MATRIX_VECTOR:
+        records = groups * _count(values, "steps") * max(1, config.lanes // 8)
+        return _depthwise(emit=records, fill=2 * records, conflict=0, start=0)
+    walk = DEPTHWISE_KERNEL_ROW_CYCLES * _count(values, "kernel_height")
+    emit = fill = conflict = start = 0
+    known: dict[tuple[tuple[bool, ...], ...], tuple[int, int, int]] = {}
+    for row in range(_count(values, "rows")):
+        blocks = _row_blocks(values, row)
+        if blocks not in known:
+            known[blocks] = _depthwise_row(values, config, blocks)
+        row_emit, row_fill, row_conflict = known[blocks]
+        emit += row_emit
+        fill += row_fill
+        conflict += row_conflict
+        start += max(0, walk - row_emit - row_fill - row_conflict)
+    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, start=groups * start)
+
+
+def _depthwise(*, emit: int, fill: int, conflict: int, start: int) -> InstructionCycles:
+    events = {"emit": emit, "fill": fill, "conflict": conflict, "start": start + DEPTHWISE_START}
+    return InstructionCycles(events=events, latency=DEPTHWISE_LATENCY)
+
+
+def _count(values: Mapping[str, int], field: str) -> int:
+    return values.get(field, 0) + 1
+
+
+def _row_blocks(values: Mapping[str, int], row: int) -> tuple[tuple[bool, ...], ...]:
+    """For each three kernel rows, which of them lie inside the image."""
+    height = _count(values, "kernel_height")
+    start = values["y_start"] + row * _count(values, "stride")
+    inside = [0 <= start + ky * values["dilation_y"] < values["in_height"] for ky in range(height)]
+    return tuple(tuple(inside[first : first + 3]) for first in range(0, height, 3))
+
+
+def _is_slide(values: Mapping[str, int]) -> bool:
+    """Whether neighbouring windows share columns, which are then read once."""
+    small = values["kernel_width"] < 3 and values["kernel_height"] < 3 and values["stride"] < 2
+    return small and values["dilation_x"] == 1 and values["mode"] != Mode.MAX
+
+
+def _depthwise_row(values: Mapping[str, int], config: Config, blocks: tuple[tuple[bool, ...], ...]) -> tuple[int, int, int]:
+    """Operations that complete a window, other operations and conflicts of one output row of one channel group."""
+    banks = config.pixels
+    width, outputs, stride = _count(values, "kernel_width"), _count(values, "out_width"), _count(values, "stride")
+    dilation, x_start = values["dilation_x"], values["x_start"]
+    conflict = 0
+
+    def wait(block: int, columns: list[int]) -> int:
+        """Cycles that an operation of these kernel columns, counted in input columns, waits for a bank."""
+        taken = [0] * banks
+        for column in columns:
+            if 0 <= column < values["in_width"]:
+                for row, inside in enumerate(blocks[block]):
+                    if inside:
+                        taken[((3 * block + row) * values["in_ky_bank"] + column) % banks] += 1
+        return max(0, max(taken) - 1)
+
+    if _is_slide(values):
+        needed = {x * stride + kx for x in range(outputs) for kx in range(width)}
+        operations = [[0, 1], [2]]
+        operations += [list(range(3 + stride * (x - 1), 3 + stride * x)) for x in range(1, outputs)]
+        conflict = sum(wait(0, [x_start + column for column in columns if column in needed]) for columns in operations)
+        return outputs, 1, conflict
+    for x in range(outputs):
+        for block in range(len(blocks)):
+            for first in range(0, width, 3):
+                columns = [x_start + x * stride + kx * dilation for kx in range(first, min(first + 3, width))]
+                if values["mode"] == Mode.MAX:
+                    conflict += sum(wait(block, [column]) for column in columns)
+                else:
+                    conflict += wait(block, columns[:2]) + wait(block, columns[2:])
+    if values["mode"] == Mode.MAX:
+        return outputs * len(blocks) * width, 0, conflict
+    windows = outputs * len(blocks) * ceil_div(width, 3)
+    return windows, windows, conflict
