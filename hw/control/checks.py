@@ -1,0 +1,139 @@
+"""The static checks that every instruction passes before it is dispatched."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from tercel.hw.config import Config
+from tercel.hw.isa import INSTRUCTION_BITS, LAYOUTS, RESERVED_LOW, Engine, Fault, Opcode, Space
+from tercel.hw.memory.space import depth, spaces
+
+OWN_ENGINE = {
+    Opcode.LOAD: Engine.LOAD,
+    Opcode.STORE: Engine.STORE,
+    Opcode.ARRAY: Engine.ARRAY,
+    Opcode.DEPTHWISE: Engine.DEPTHWISE,
+}
+"""The engine that runs an opcode. HALT belongs to none, SYNC to the one it names."""
+
+
+class Checks(Component):
+    """Finds illegal opcodes and fields, in the order and wording of the static checks in the README of ``hw``.
+
+    Latency 2 cycles: ``code`` is the verdict on the ``instruction`` of two cycles before. Any instruction may follow any other in
+    every cycle.
+
+    Members
+    -------
+    instruction
+        The 640 bits as fetched.
+    code
+        ``Fault.NONE``, ``Fault.ILLEGAL_OPCODE`` or ``Fault.ILLEGAL_FIELD``.
+    """
+
+    instruction: In(INSTRUCTION_BITS)
+    code: Out(4)
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__()
+
+    def elaborate(self, platform) -> Module:
+        """Stage 1: the faults of every opcode side by side; stage 2: those of the actual one."""
+        m = Module()
+        opcode = Signal(4)
+        m.d.sync += opcode.eq(self.instruction[:4])
+
+        layouts = {name: layout for name, layout in LAYOUTS.items() if name != Opcode.DEPTHWISE or self._config.depthwise}
+        illegal = {}
+        past = self._past_last_field()
+        for name, layout in layouts.items():
+            fields = data.View(layout, self.instruction[: layout.size])
+            illegal[name] = Signal(name=f"illegal_{name.name.lower()}")
+            m.d.sync += illegal[name].eq(_any([past[name], *self._conditions(name, fields)]))
+
+        m.d.sync += self.code.eq(Fault.ILLEGAL_OPCODE)
+        with m.Switch(opcode):
+            for name in layouts:
+                with m.Case(name):
+                    m.d.sync += self.code.eq(Mux(illegal[name], Fault.ILLEGAL_FIELD, Fault.NONE))
+        return m
+
+    def _past_last_field(self) -> dict[Opcode, Value]:
+        """For each opcode, whether a bit after its last field is set; each bit is looked at once."""
+        past = {}
+        top, above = INSTRUCTION_BITS, None
+        for low in sorted(set(RESERVED_LOW.values()), reverse=True):
+            segment = self.instruction[low:top].any()
+            above = segment if above is None else above | segment
+            top = low
+            past.update({name: above for name, size in RESERVED_LOW.items() if size == low})
+        return past
+
+    def _conditions(self, opcode: Opcode, fields: data.View) -> list[Value]:
+        """Each entry is true if a check fails."""
+        if opcode == Opcode.HALT:
+            return [fields.wait.any(), fields.post.any(), fields.fence]
+        if opcode == Opcode.SYNC:
+            own = (fields.wait | fields.post).bit_select(fields.engine, 1)
+            return [own] if self._config.depthwise else [own, fields.engine == Engine.DEPTHWISE]
+
+        engine = OWN_ENGINE[opcode]
+        failures = [fields.wait[engine], fields.post[engine]]
+        if self._config.pixels < 16:
+            failures += [fields[name] >= self._config.pixels for name in _bank_fields(opcode)]
+        if opcode in (Opcode.LOAD, Opcode.STORE):
+            return failures + self._memory_conditions(opcode, fields)
+        failures += [
+            (fields.shift == 0) | (fields.shift > 48),
+            _at_or_above(fields.multiplier, 1 << self._config.multiplier_bits),
+            fields.dilation_x == 0,
+            fields.dilation_y == 0,
+        ]
+        if opcode == Opcode.DEPTHWISE:
+            record_depth = self._config.record_depth
+            return [*failures, _at_or_above(fields.record_addr, record_depth), _at_or_above(fields.parameter_addr, record_depth)]
+        return failures + self._array_conditions(fields)
+
+    def _memory_conditions(self, opcode: Opcode, fields: data.View) -> list[Value]:
+        alignment_bits = exact_log2(self._config.memory_width)
+        failures = [(fields.memory_addr | fields.memory_row)[:alignment_bits].any()]
+        if opcode == Opcode.STORE:
+            return [*failures, fields.space[1:].any() if self._config.depthwise else fields.space.any()]
+        present = spaces(self._config)
+        failures += [fields.space == number for number in range(8) if number not in present]
+        for space in present:
+            if space not in (Space.ARRAY, Space.WINDOW):
+                failures.append((fields.space == space) & _at_or_above(fields.addr_linear, depth(self._config, space=space)))
+        return failures
+
+    def _array_conditions(self, fields: data.View) -> list[Value]:
+        config = self._config
+        failures = [
+            _at_or_above(fields.last_lanes, config.lanes),
+            _at_or_above(fields.digits, config.max_digits),
+            fields.narrow & (fields.thresholds.any() | fields.residual),
+            _at_or_above(fields.weight_addr, config.weight_depth),
+            _at_or_above(fields.parameter_addr, config.parameter_depth),
+        ]
+        if not config.depthwise:
+            failures.append(fields.out_space)
+        if config.threshold_depth:
+            failures.append(fields.thresholds.any() & _at_or_above(fields.threshold_addr, config.threshold_depth))
+        else:
+            failures.append(fields.thresholds.any())
+        return failures
+
+
+def _bank_fields(opcode: Opcode) -> list[str]:
+    return [name for name, _ in LAYOUTS[opcode] if name.endswith("_bank")]
+
+
+def _at_or_above(value: Value, power_of_two: int) -> Value:
+    """Whether ``value`` reaches a power of two: any of the bits from it on."""
+    return value[power_of_two.bit_length() - 1 :].any()
+
+
+def _any(conditions: list[Value]) -> Value:
+    return Cat(condition.bool() for condition in conditions).any()

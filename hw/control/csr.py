@@ -1,0 +1,133 @@
+"""The control and status registers."""
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.config import Config
+from tercel.hw.control.supervisor import State
+from tercel.hw.interfaces import WishboneSignature
+
+IDENTITY = 0x5452434C
+ISA_VERSION = 1
+
+CONTROL_START = 1
+CONTROL_STOP = 2
+
+ADDRESSES = {
+    "id": 0x00,
+    "isa_version": 0x04,
+    "config_hash": 0x08,
+    "control": 0x0C,
+    "status": 0x10,
+    "fault_index": 0x14,
+    "program_base": 0x18,
+    "program_count": 0x1C,
+    "read_base": 0x20,
+    "read_end": 0x24,
+    "write_base": 0x28,
+    "write_end": 0x2C,
+    "counter_count": 0x30,
+    "counters": 0x80,
+}
+"""Byte addresses; counter i is at ``counters`` + 4*i."""
+
+SETTINGS = {"program_base": 32, "program_count": 16, "read_base": 32, "read_end": 32, "write_base": 32, "write_end": 32}
+"""The registers that hold what was written, and their bits."""
+
+
+class Csr(Component):
+    """Register file on a Wishbone bus, classic or pipelined (``stall`` is high until ``ack``).
+
+    Every access is acknowledged, 2 cycles after it began; accesses begin 3 cycles apart. Unknown addresses and bits
+    read as 0 and ignore writes; ``sel`` chooses the bytes of a write. The settings ignore writes while the machine runs.
+
+    Parameters
+    ----------
+    config
+        For its hash.
+    counter_count
+        Number of counters.
+
+    Members
+    -------
+    bus : In(WishboneSignature(addr_width=10, data_width=32))
+        ``adr`` counts words.
+    state, fault_code, fault_index
+        From the supervisor.
+    counter_index, counter_data
+        A counter, read in the next cycle.
+    reset
+        Reset the machine, contents of memories excepted: one cycle at each write of CONTROL with one of its two bits set.
+    run
+        The machine was started and not stopped.
+    interrupt
+        The machine is done or has faulted; until it is started or stopped.
+    program_base, program_count, read_base, read_end, write_base, write_end
+        The settings.
+    """
+
+    def __init__(self, config: Config, *, counter_count: int) -> None:
+        self._config = config
+        self._counter_count = counter_count
+        super().__init__(
+            {
+                "bus": In(WishboneSignature(addr_width=10, data_width=32)),
+                "state": In(2),
+                "fault_code": In(4),
+                "fault_index": In(16),
+                "counter_index": Out(range(counter_count)),
+                "counter_data": In(32),
+                "reset": Out(1),
+                "run": Out(1),
+                "interrupt": Out(1),
+                **{name: Out(width) for name, width in SETTINGS.items()},
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Cycle 0: write, and read the counter memory; cycle 1: select what is read; cycle 2: acknowledge."""
+        m = Module()
+        bus = self.bus
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        first_counter = ADDRESSES["counters"] // 4
+        begin = Signal()
+        selecting = Signal()
+        m.d.comb += [
+            begin.eq(bus.cyc & bus.stb & ~selecting & ~bus.ack),
+            bus.stall.eq(bus.cyc & ~bus.ack),
+            self.counter_index.eq(bus.adr - first_counter),
+            self.interrupt.eq((self.state == State.DONE) | (self.state == State.FAULT)),
+        ]
+        m.d.sync += [selecting.eq(begin), bus.ack.eq(selecting & bus.cyc), self.reset.eq(0)]
+
+        with m.If(begin & bus.we), m.Switch(bus.adr):
+            with m.Case(ADDRESSES["control"] // 4), m.If(bus.sel[0]):
+                m.d.sync += self.reset.eq((bus.dat_w & (CONTROL_START | CONTROL_STOP)).any())
+                with m.If(bus.dat_w & CONTROL_STOP):
+                    m.d.sync += self.run.eq(0)
+                with m.Elif(bus.dat_w & CONTROL_START):
+                    m.d.sync += self.run.eq(1)
+            for name, setting in settings.items():
+                with m.Case(ADDRESSES[name] // 4), m.If(self.state != State.RUNNING):
+                    for byte in range(len(setting) // 8):
+                        with m.If(bus.sel[byte]):
+                            m.d.sync += setting.word_select(byte, 8).eq(bus.dat_w.word_select(byte, 8))
+
+        readable = {
+            "id": IDENTITY,
+            "isa_version": ISA_VERSION,
+            "config_hash": self._config.hash,
+            "status": Cat(self.state, Const(0, 2), self.fault_code),
+            "fault_index": self.fault_index,
+            "counter_count": self._counter_count,
+            **settings,
+        }
+        with m.If((bus.adr >= first_counter) & (bus.adr < first_counter + self._counter_count)):
+            m.d.sync += bus.dat_r.eq(self.counter_data)
+        with m.Else(), m.Switch(bus.adr):
+            for name, value in readable.items():
+                with m.Case(ADDRESSES[name] // 4):
+                    m.d.sync += bus.dat_r.eq(value)
+            with m.Default():
+                m.d.sync += bus.dat_r.eq(0)
+        return m

@@ -1,0 +1,94 @@
+"""Program order: each instruction into the queue of its engine."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.config import Config
+from tercel.hw.control.checks import OWN_ENGINE, Checks
+from tercel.hw.control.fetch import FETCHED_LAYOUT
+from tercel.hw.control.report import REPORT_LAYOUT
+from tercel.hw.interfaces import START_LAYOUT
+from tercel.hw.isa import LAYOUTS, Engine, Fault, Opcode
+
+
+class Dispatcher(Component):
+    """Takes the fetched items in order, checks them, and offers each to its engine's queue; stops for good at HALT or the first fault.
+
+    An item takes 4 cycles if its queue takes it at once.
+
+    Members
+    -------
+    i
+        Stream of what :class:`~tercel.hw.control.fetch.Fetch` gives.
+    load, array, depthwise, store
+        Streams of instructions to the four queues, all with the same payload.
+    halted
+        HALT is the next instruction. Held.
+    blocked
+        The next instruction's queue does not take it in this cycle.
+    report
+        The next instruction is illegal, does not exist or could not be read. Held.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(FETCHED_LAYOUT)),
+                **{engine.name.lower(): Out(stream.Signature(START_LAYOUT)) for engine in Engine},
+                "halted": Out(1),
+                "blocked": Out(1),
+                "report": Out(REPORT_LAYOUT),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """The instruction stays in the fetch's register while it is looked at."""
+        m = Module()
+        m.submodules.checks = checks = Checks(self._config)
+        m.d.comb += [checks.instruction.eq(self.i.p.instruction), self.report.index.eq(self.i.p.index)]
+
+        opcode = self.i.p.instruction[:4]
+        target = Signal(Engine)
+        with m.Switch(opcode):
+            with m.Case(Opcode.SYNC):
+                m.d.sync += target.eq(data.View(LAYOUTS[Opcode.SYNC], self.i.p.instruction[: LAYOUTS[Opcode.SYNC].size]).engine)
+            for own_opcode, engine in OWN_ENGINE.items():
+                with m.Case(own_opcode):
+                    m.d.sync += target.eq(engine)
+
+        fault_code = Signal(4)
+        offered = Signal()
+        queues = {engine: getattr(self, engine.name.lower()) for engine in Engine}
+        for engine, queue in queues.items():
+            m.d.comb += [
+                queue.valid.eq(offered & (target == engine)),
+                queue.p.instruction.eq(self.i.p.instruction),
+                queue.p.index.eq(self.i.p.index),
+            ]
+            with m.If(queue.valid & queue.ready):
+                m.d.comb += self.i.ready.eq(1)
+        m.d.comb += self.blocked.eq(offered & ~self.i.ready)
+
+        with m.FSM():
+            with m.State("WAIT"), m.If(self.i.valid):
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.d.sync += fault_code.eq(Mux(self.i.p.fault != Fault.NONE, self.i.p.fault, checks.code))
+                m.next = "OFFER"
+                with m.If((self.i.p.fault != Fault.NONE) | (checks.code != Fault.NONE)):
+                    m.next = "FAULT"
+                with m.Elif(opcode == Opcode.HALT):
+                    m.next = "HALT"
+            with m.State("OFFER"):
+                m.d.comb += offered.eq(1)
+                with m.If(self.i.ready):
+                    m.next = "WAIT"
+            with m.State("HALT"):
+                m.d.comb += self.halted.eq(1)
+            with m.State("FAULT"):
+                m.d.comb += [self.report.valid.eq(1), self.report.fault.eq(1), self.report.code.eq(fault_code)]
+        return m

@@ -1,0 +1,111 @@
+"""The instruction fetch: memory beats in, a stream of instructions out."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.config import Config
+from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
+from tercel.hw.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES, Fault, Opcode
+
+FETCHED_LAYOUT = data.StructLayout({"instruction": unsigned(INSTRUCTION_BITS), "index": unsigned(16), "fault": unsigned(4)})
+"""An instruction, its index in the program, and the fault that there is in its place (``Fault.NONE``: it is good)."""
+
+
+class Fetch(Component):
+    """Reads the program, one instruction ahead of its consumer, up to HALT, the last instruction or a memory fault.
+
+    The last item is HALT or one with a ``fault``: ``BUS_ERROR`` or ``BUS_TIMEOUT`` at the instruction that could not be read,
+    ``PROGRAM_END`` with index ``count`` after ``count`` instructions without HALT. Nothing is requested behind it.
+
+    One instruction takes 80/W beats plus the memory's latency plus 3 cycles. While ``o`` is not taken, one more instruction is
+    read behind it. Beats are requested only when there is room for them, so responses are always accepted.
+
+    Parameters
+    ----------
+    config
+        ``memory_width`` is used.
+
+    Members
+    -------
+    run
+        Fetching begins when this rises, with instruction 0; it must fall only together with a reset.
+    base
+        Byte address of the program, a multiple of W (lower bits are ignored).
+    count
+        Instructions in the program.
+    memory
+        The memory port.
+    o
+        Stream of :data:`FETCHED_LAYOUT`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "run": In(1),
+                "base": In(32),
+                "count": In(16),
+                "memory": Out(MemoryReadSignature(config)),
+                "o": Out(stream.Signature(FETCHED_LAYOUT)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """An assembly shift register in front of the output register; data registers are never cleared."""
+        m = Module()
+        beat_bits = 8 * self._config.memory_width
+        beats = INSTRUCTION_BYTES // self._config.memory_width
+        assembly = Signal(INSTRUCTION_BITS, reset_less=True)
+        index = Signal(16)
+        fault = Signal(4)
+        requested = Signal(range(beats + 1))
+        received = Signal(range(beats + 1))
+        beat_addr = Signal(beat_addr_bits(self._config))
+        fetched = Signal(FETCHED_LAYOUT, reset_less=True)
+
+        m.d.comb += [self.memory.request.payload.eq(beat_addr), self.o.payload.eq(fetched)]
+        with m.If(self.memory.request.valid & self.memory.request.ready):
+            m.d.sync += [requested.eq(requested + 1), beat_addr.eq(beat_addr + 1)]
+        with m.If(self.memory.valid):
+            m.d.sync += [
+                received.eq(received + 1),
+                assembly.eq(assembly[beat_bits:] | self.memory.data << INSTRUCTION_BITS - beat_bits),
+            ]
+            with m.If((fault == Fault.NONE) & self.memory.err):
+                m.d.sync += fault.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
+
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += beat_addr.eq(self.base >> 32 - len(beat_addr))
+                with m.If(self.run):
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.sync += [requested.eq(0), received.eq(0)]
+                m.next = "READ"
+                with m.If(index == self.count):
+                    m.d.sync += fault.eq(Fault.PROGRAM_END)
+                    m.next = "GIVE"
+            with m.State("READ"):
+                # After an error the rest is read all the same: no answer is left to come.
+                m.d.comb += self.memory.request.valid.eq(requested != beats)
+                with m.If(received == beats):
+                    m.next = "GIVE"
+            with m.State("GIVE"), m.If(~self.o.valid | self.o.ready):
+                m.d.sync += [
+                    self.o.valid.eq(1),
+                    fetched.instruction.eq(assembly),
+                    fetched.index.eq(index),
+                    fetched.fault.eq(fault),
+                    index.eq(index + 1),
+                ]
+                m.next = "BEGIN"
+                with m.If((fault != Fault.NONE) | (assembly[:4] == Opcode.HALT)):
+                    m.next = "END"
+            with m.State("END"):
+                pass
+        return m

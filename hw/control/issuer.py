@@ -1,0 +1,180 @@
+"""One engine's queue, and what stands between its head and the engine: tokens, fence, and the order in which instructions end."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.control.report import REPORT_LAYOUT
+from tercel.hw.control.tokens import TokenSignature
+from tercel.hw.interfaces import START_LAYOUT, EngineSignature
+from tercel.hw.isa import HEADER_LAYOUT, QUEUE_DEPTH, Engine, Opcode
+
+QUEUE_EVENTS = ("token", "fence", "idle")
+"""What an engine without an event of its own does: its next instruction waits for tokens or room for them, or only for earlier
+instructions of its own, or neither."""
+
+_STARTED_MAX = QUEUE_DEPTH + 1
+_STARTED_LAYOUT = data.StructLayout({"index": unsigned(16), "wait": unsigned(len(Engine))})
+
+
+class Issuer(Component):
+    """Starts an engine's instructions in order and gives their tokens when they are done.
+
+    ::
+
+        i -> slots (QUEUE_DEPTH) -> start            take on start; reserve after start; release when the oldest started
+                       |            done -> post     give on done
+                       +-> started (QUEUE_DEPTH + 1): index and tokens taken of the instructions in the engine
+
+    The engine may overlap instructions, and may be sent the next while it runs the last; the effects outside are those of an engine that
+    runs one at a time: an instruction behind the oldest started one counts as waiting, it frees no room for tokens, and it starts
+    only when the ones before it are sure to give theirs. So an instruction whose predecessor faults has no effect.
+    SYNC is carried out here, with a fence on both sides. An instruction passes the slots in 2 cycles; one can start every 2 cycles.
+
+    Parameters
+    ----------
+    instruction_bits
+        Bits of an instruction that the engine needs; the others are 0 at ``engine.start``.
+    events
+        Width of ``engine.events``.
+
+    Members
+    -------
+    i
+        Instructions for this queue, accepted while fewer than QUEUE_DEPTH wait.
+    engine : Out(EngineSignature(events).flip())
+        The engine.
+    tokens : Out(TokenSignature())
+        This engine's side of the token counters.
+    empty
+        No instruction waits or runs.
+    stuck
+        Only another engine's tokens can make this one move, or nothing; no token of it is on the way.
+    report
+        While stuck: the instruction that faulted or waits.
+    events
+        The engine's events, then :data:`QUEUE_EVENTS`; exactly one bit in every cycle, as the engine sets at most one.
+    """
+
+    def __init__(self, *, instruction_bits: int, events: int) -> None:
+        self._instruction_bits = instruction_bits
+        super().__init__(
+            {
+                "i": In(stream.Signature(START_LAYOUT)),
+                "engine": In(EngineSignature(events)),
+                "tokens": Out(TokenSignature()),
+                "empty": Out(1),
+                "stuck": Out(1),
+                "report": Out(REPORT_LAYOUT),
+                "events": Out(events + len(QUEUE_EVENTS)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Both queues are chains of registers that move when the next one is empty: no multiplexer on the wide path."""
+        m = Module()
+        engine, tokens = self.engine, self.tokens
+        slot_layout = data.StructLayout({"instruction": unsigned(self._instruction_bits), "index": unsigned(16)})
+        slots = [Signal(slot_layout, name=f"slot_{number}", reset_less=True) for number in range(QUEUE_DEPTH)]
+        slot_valid = [Signal(name=f"slot_valid_{number}") for number in range(QUEUE_DEPTH)]
+        head, head_valid = slots[0], slot_valid[0]
+        started = [Signal(_STARTED_LAYOUT, name=f"started_{number}", reset_less=True) for number in range(_STARTED_MAX)]
+        started_valid = [Signal(name=f"started_valid_{number}") for number in range(_STARTED_MAX)]
+        oldest, oldest_valid, newest_valid = started[0], started_valid[0], started_valid[-1]
+        only = Signal()
+        in_engine = Signal()
+        m.d.comb += [only.eq(~_any(started_valid[1:])), in_engine.eq(oldest_valid | ~only)]
+
+        # Slots. The oldest started instruction does not wait, those behind it do.
+        waiting = sum([*slot_valid, *started_valid]) - in_engine
+        m.d.comb += self.i.ready.eq(~slot_valid[-1] & (waiting < QUEUE_DEPTH))
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                slots[-1].instruction.eq(self.i.p.instruction),
+                slots[-1].index.eq(self.i.p.index),
+                slot_valid[-1].eq(1),
+            ]
+        _move_up(m, slots, slot_valid)
+
+        # Start. A slot is refilled a cycle after it was emptied, so the next head sees what this one took and reserves.
+        header = data.View(HEADER_LAYOUT, head.instruction[: HEADER_LAYOUT.size])
+        is_sync = header.opcode == Opcode.SYNC
+        tokens_ready = Signal()
+        fence_ready = Signal()
+        unreserved = Signal(len(Engine))
+        post = Signal(len(Engine))
+        start = Signal()
+        synchronizing = Signal()
+        m.d.comb += [
+            tokens_ready.eq(((header.wait & ~tokens.available) == 0) & (unreserved == 0)),
+            fence_ready.eq(~in_engine | ~(header.fence | is_sync | synchronizing)),
+            engine.start.valid.eq(head_valid & tokens_ready & fence_ready & ~is_sync & ~newest_valid),
+            engine.start.p.instruction.eq(head.instruction),
+            engine.start.p.index.eq(head.index),
+            start.eq((engine.start.valid & engine.start.ready) | (head_valid & tokens_ready & fence_ready & is_sync)),
+            tokens.take.eq(Mux(start, header.wait, 0)),
+            tokens.reserve.eq(unreserved & tokens.room),
+        ]
+        m.d.sync += unreserved.eq(unreserved & ~tokens.room)
+        _move_up(m, started, started_valid)
+        with m.If(start):
+            m.d.sync += [
+                head_valid.eq(0),
+                started[-1].index.eq(head.index),
+                started[-1].wait.eq(header.wait),
+                newest_valid.eq(1),
+                unreserved.eq(header.post),
+                post.eq(header.post),
+                synchronizing.eq(is_sync),
+            ]
+
+        # Release and done. Only the last started instruction may still be without room for its tokens.
+        released = Signal()
+        done = Signal()
+        m.d.comb += [
+            tokens.release.eq(Mux(oldest_valid & ~released, oldest.wait, 0)),
+            engine.done.ready.eq(oldest_valid & ((unreserved == 0) | ~only)),
+            done.eq(engine.done.ready & (engine.done.valid | synchronizing)),
+            tokens.give.eq(Mux(done, Mux(synchronizing, post, engine.done.p.post), 0)),
+        ]
+        m.d.sync += released.eq(oldest_valid & ~done)
+        with m.If(done):
+            m.d.sync += [oldest_valid.eq(0), synchronizing.eq(0)]
+
+        # What the supervisor and the counters want to know.
+        frozen = Signal()
+        quiet = Signal()
+        m.d.comb += [
+            self.empty.eq(~_any(slot_valid) & ~in_engine),
+            quiet.eq(~engine.events.any()),
+            frozen.eq(oldest_valid & engine.fault_valid & (engine.fault_index == oldest.index)),
+            self.report.fault.eq(engine.fault_valid),
+            self.report.code.eq(engine.fault_code),
+            self.report.valid.eq(~self.empty),
+            self.report.index.eq(Mux(in_engine, oldest.index, head.index)),
+            self.events.eq(
+                Cat(
+                    engine.events,
+                    quiet & head_valid & ~tokens_ready,
+                    quiet & head_valid & tokens_ready & ~fence_ready,
+                    quiet & ~(head_valid & ~(tokens_ready & fence_ready)),
+                )
+            ),
+        ]
+        with m.If(in_engine):
+            ended = engine.done.valid | synchronizing
+            m.d.comb += self.stuck.eq(frozen | (oldest_valid & only & ended & (unreserved != 0)))
+        with m.Else():
+            m.d.comb += self.stuck.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
+        return m
+
+
+def _any(flags: list[Signal]):
+    return Cat(*flags).any()
+
+
+def _move_up(m: Module, entries: list, valid: list[Signal]) -> None:
+    """Move each entry into the place in front of it where that is empty."""
+    for number in range(len(entries) - 1):
+        with m.If(~valid[number] & valid[number + 1]):
+            m.d.sync += [entries[number].eq(entries[number + 1]), valid[number].eq(1), valid[number + 1].eq(0)]

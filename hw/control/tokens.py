@@ -1,0 +1,83 @@
+"""The token counters between the engines."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Component, In, Out, Signature
+
+from tercel.hw.isa import TOKEN_MAX, Engine
+
+
+class TokenSignature(Signature):
+    """One engine's side of the token counters, as seen from its issuer. Every member is a mask of the other engines.
+
+    An engine takes tokens when it starts an instruction, but instructions overlap, and the result must not depend on by how much. So
+    room for a token is kept apart from the token: it is reserved before a token may be given, and is free again only when
+    the instruction that took it is the oldest of its engine.
+
+    Members
+    -------
+    available
+        A token from that engine is there.
+    take
+        Take a token from each.
+    release
+        Free the room of a token from each.
+    room
+        Room for a token to that engine is there.
+    reserve
+        Reserve room for one to each.
+    give
+        Give one to each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "available": In(len(Engine)),
+                "take": Out(len(Engine)),
+                "release": Out(len(Engine)),
+                "room": In(len(Engine)),
+                "reserve": Out(len(Engine)),
+                "give": Out(len(Engine)),
+            }
+        )
+
+
+class Tokens(Component):
+    """A counter of tokens and one of room for each ordered pair of engines, up to TOKEN_MAX.
+
+    ``available`` and ``room`` show a ``take``, ``give``, ``reserve`` or ``release`` in the next cycle.
+
+    Members
+    -------
+    load, array, depthwise, store : In(TokenSignature())
+        The issuers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({engine.name.lower(): In(TokenSignature()) for engine in Engine})
+
+    def elaborate(self, platform) -> Module:
+        """Bits for an engine and itself stay 0: the static checks refuse such instructions."""
+        m = Module()
+        ports = {engine: getattr(self, engine.name.lower()) for engine in Engine}
+        for giver in Engine:
+            for taker in Engine:
+                if giver == taker:
+                    continue
+                pair = f"{giver.name}_{taker.name}".lower()
+                given = Signal(range(TOKEN_MAX + 1), name=f"given_{pair}")
+                held = Signal(range(TOKEN_MAX + 1), name=f"held_{pair}")
+                _count(m, given, up=ports[giver].give[taker], down=ports[taker].take[giver])
+                _count(m, held, up=ports[giver].reserve[taker], down=ports[taker].release[giver])
+                m.d.comb += [
+                    ports[taker].available[giver].eq(given != 0),
+                    ports[giver].room[taker].eq(held != TOKEN_MAX),
+                ]
+        return m
+
+
+def _count(m: Module, counter: Signal, *, up, down) -> None:
+    with m.If(up & ~down):
+        m.d.sync += counter.eq(counter + 1)
+    with m.Elif(down & ~up):
+        m.d.sync += counter.eq(counter - 1)
