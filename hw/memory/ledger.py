@@ -1,0 +1,81 @@
+"""The instructions that a moving engine has in flight, from their start to their done or fault."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out
+
+from ..interfaces import DONE_LAYOUT, EngineSignature
+from ..isa import Fault
+from .walk import MOVE_LAYOUT
+
+IN_FLIGHT_MAX = 4
+
+
+class Ledger(Component):
+    """Splits a start into fields for the walk and an entry for later, and turns landings in order into ``done`` and ``fault``.
+
+    A fault is reported when the ``done`` of every instruction before it has been taken; from then on nothing changes.
+
+    Members
+    -------
+    engine : Out(EngineSignature(events))
+        The engine's face.
+    move : Out(stream.Signature(MOVE_LAYOUT))
+        The instruction's fields; a start is taken when they are.
+    landed : In(1)
+        The last write of the oldest instruction that had not landed yet lands in this cycle.
+    failed : In(4)
+        The fault of the oldest instruction that has not landed, held; ``Fault.NONE`` if it has none.
+    events : In(events)
+        One bit of them is 1; passed on while busy.
+    """
+
+    def __init__(self, *, events: int) -> None:
+        super().__init__(
+            {
+                "engine": Out(EngineSignature(events)),
+                "move": Out(stream.Signature(MOVE_LAYOUT)),
+                "landed": In(1),
+                "failed": In(4),
+                "events": In(events),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """A queue of entries and a counter of those that have landed."""
+        m = Module()
+        engine = self.engine
+        m.submodules.entries = entries = SyncFIFO(width=DONE_LAYOUT.size, depth=IN_FLIGHT_MAX)
+        landed = Signal(range(IN_FLIGHT_MAX + 1))
+        finish = Signal()
+        move = Signal(MOVE_LAYOUT)
+        entry = Signal(DONE_LAYOUT)
+        m.d.comb += [
+            move.eq(engine.start.p.instruction),
+            entry.index.eq(engine.start.p.index),
+            entry.post.eq(move.post),
+            entries.w_data.eq(entry),
+            self.move.payload.eq(move),
+            self.move.valid.eq(engine.start.valid & entries.w_rdy),
+            engine.start.ready.eq(self.move.ready & entries.w_rdy),
+            entries.w_en.eq(engine.start.valid & self.move.ready),
+            engine.done.valid.eq(landed != 0),
+            engine.done.payload.eq(entries.r_data),
+            finish.eq(engine.done.valid & engine.done.ready),
+            entries.r_en.eq(finish),
+            engine.idle.eq(~entries.r_rdy),
+        ]
+        with m.If(self.landed & ~finish):
+            m.d.sync += landed.eq(landed + 1)
+        with m.Elif(finish & ~self.landed):
+            m.d.sync += landed.eq(landed - 1)
+        with m.If(~engine.fault_valid & entries.r_rdy & (landed == 0) & ~self.landed & (self.failed != Fault.NONE)):
+            m.d.sync += [
+                engine.fault_valid.eq(1),
+                engine.fault_code.eq(self.failed),
+                engine.fault_index.eq(engine.done.p.index),
+            ]
+        with m.If(~engine.idle & ~engine.fault_valid):
+            m.d.comb += engine.events.eq(self.events)
+        return m

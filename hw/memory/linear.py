@@ -1,0 +1,97 @@
+"""The linear memories: weights, parameters, records, thresholds. LOAD writes them, the engines read them."""
+
+from amaranth.hdl import Cat, Module, Value, signed, unsigned
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In
+from amaranth.utils import exact_log2
+
+from ..config import Config
+from ..interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
+from ..isa import Space
+from .space import COLLISION_FREE, RECORD_TAPS, depth, word_bytes
+
+
+def linear_shape(config: Config, *, space: Space):
+    """What a read of a linear memory returns.
+
+    Weights: K*N fields of 2 bits, field (n, k) at bit 2*(n*K+k). Parameters: :func:`parameter_word` of J or K channels. Records: 9 tap
+    words of 8K bits. Thresholds: one signed 16-bit number.
+    """
+    return {
+        Space.WEIGHT: unsigned(2 * config.lanes * config.outputs),
+        Space.PARAMETER: parameter_word(config, config.drain_lanes),
+        Space.RECORD: data.ArrayLayout(unsigned(8 * config.lanes), RECORD_TAPS),
+        Space.DEPTHWISE_PARAMETER: parameter_word(config, config.lanes),
+        Space.THRESHOLD: signed(16),
+    }[space]
+
+
+class LinearMemory(Component):
+    """One linear memory, stored without the padding of its format in external memory.
+
+    Parameters
+    ----------
+    config
+        Word sizes and depths.
+    space
+        A linear space that the config has.
+
+    Members
+    -------
+    read : In(LinearReadSignature(log2 depth, linear_shape(config, space)))
+        Latency 1, data held until the next read. A read of a word in the cycle of its write may return anything.
+    write : In(LinearWriteSignature(config))
+        Words that name another space are left alone; the low bits of ``addr`` count.
+    """
+
+    def __init__(self, config: Config, *, space: Space) -> None:
+        self._config = config
+        self._space = space
+        self._depth = depth(config, space=space)
+        self._shape = linear_shape(config, space=space)
+        super().__init__(
+            {"read": In(LinearReadSignature(exact_log2(self._depth), self._shape)), "write": In(LinearWriteSignature(config))}
+        )
+
+    def elaborate(self, platform) -> Module:
+        """One memory, or one for each tap of a record."""
+        m = Module()
+        config = self._config
+        size = word_bytes(config, space=self._space)
+        word = self.write.data[len(self.write.data) - 8 * size :]
+        mine = self.write.en & (self.write.space == self._space)
+
+        if self._space == Space.RECORD:
+            for tap in range(RECORD_TAPS):
+                memory = m.submodules[f"tap_{tap}"] = Memory(shape=unsigned(8 * config.lanes), depth=self._depth, init=[], attrs=COLLISION_FREE)
+                self._connect(m, memory, self.read.data[tap], en=mine & (self.write.tap == tap), word=word)
+            return m
+
+        memory = m.submodules.memory = Memory(shape=self._shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
+        self._connect(m, memory, self.read.data, en=mine, word=self._useful(word))
+        return m
+
+    def _useful(self, word: Value) -> Value:
+        """The bits of a memory word that are stored, in their order."""
+        if self._space not in (Space.PARAMETER, Space.DEPTHWISE_PARAMETER):
+            return word
+        bits = []
+        for channel in range(self._shape.length):
+            entry = word.word_select(channel, 64)
+            bits += [entry[:32], entry[32:36]]
+            if self._config.per_channel_multiplier:
+                bits.append(entry[48 : 48 + self._config.multiplier_bits])
+        return Cat(bits)
+
+    def _connect(self, m: Module, memory: Memory, read_data, *, en, word) -> None:
+        read_port = memory.read_port()
+        write_port = memory.write_port()
+        m.d.comb += [
+            read_port.en.eq(self.read.en),
+            read_port.addr.eq(self.read.addr),
+            Value.cast(read_data).eq(Value.cast(read_port.data)),
+            write_port.en.eq(en),
+            write_port.addr.eq(self.write.addr),
+            Value.cast(write_port.data).eq(word),
+        ]

@@ -1,0 +1,166 @@
+"""The load engine: from external memory into the scratchpads and the linear memories."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import Component, In, Out
+
+from ..config import Config
+from ..interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, word_write_layout
+from ..isa import ADDR_BITS, Fault, Space
+from .ledger import Ledger
+from .queue import Queue
+from .space import spaces, word_beats
+from .walk import Walk
+
+ROOM = 32
+"""Beats that may be requested before they are used."""
+
+_TARGET_LAYOUT = data.StructLayout(
+    {"fault": unsigned(4), "end": unsigned(1), "space": unsigned(3), "bank": unsigned(BANK_BITS), "addr": unsigned(16)}
+)
+
+
+class LoadEngine(Component):
+    """Requests beats as far ahead as there is room, and writes each word when its last beat has come.
+
+    One beat a cycle, as long as the memory answers within 15 cycles and the scratchpad takes the words; 2 cycles between the requests of two
+    instructions. The first request leaves 3 cycles after the start was taken, a word is written 3 cycles after its last beat came, and
+    ``done`` is offered in the cycle after an instruction's last write.
+
+    Parameters
+    ----------
+    config
+        Word sizes and depths.
+
+    Members
+    -------
+    engine : Out(EngineSignature(len(EVENTS)))
+        ``start`` holds a LOAD. While not ``idle`` exactly one of ``events`` is 1, unless a fault is reported.
+    region_base, region_end : In(32)
+        Bytes that may be read; constant while the engine is busy.
+    memory : Out(MemoryReadSignature(config))
+        The memory port.
+    write : Out(stream.Signature(word_write_layout(config)))
+        Words for the scratchpads.
+    linear_write : Out(LinearWriteSignature(config))
+        Words for the linear memories.
+    """
+
+    EVENTS = ("beat", "memory", "write", "start")
+    """What a busy cycle went into: a beat used, waiting for the memory, waiting for the scratchpad, or anything else."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "engine": Out(EngineSignature(len(self.EVENTS))),
+                "region_base": In(32),
+                "region_end": In(32),
+                "memory": Out(MemoryReadSignature(config)),
+                "write": Out(stream.Signature(word_write_layout(config))),
+                "linear_write": Out(LinearWriteSignature(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Request side (walk, credit), the two queues, data side (assembly, write), ledger."""
+        m = Module()
+        config = self._config
+        m.submodules.ledger = ledger = Ledger(events=len(self.EVENTS))
+        m.submodules.walk = walk = Walk(config)
+        m.submodules.targets = targets = Queue(_TARGET_LAYOUT, depth=ROOM)
+        m.submodules.beats = beats = Queue(unsigned(8 * config.memory_width), depth=ROOM)
+        wiring.connect(m, wiring.flipped(self.engine), ledger.engine)
+        m.d.comb += [
+            walk.start.valid.eq(ledger.move.valid),
+            walk.start.payload.eq(ledger.move.payload),
+            ledger.move.ready.eq(walk.start.ready),
+            walk.region_base.eq(self.region_base),
+            walk.region_end.eq(self.region_end),
+        ]
+
+        # Request side. A bad word is entered among the targets, where the data side finds it behind the good ones.
+        item = walk.o.payload
+        pop = Signal()
+        reserved = Signal(range(ROOM + 1))
+        stopped = Signal()
+        bad = Signal()
+        request = Signal()
+        m.d.comb += [
+            bad.eq(item.fault != Fault.NONE),
+            self.memory.request.valid.eq(walk.o.valid & ~bad & ~stopped & ~reserved[ROOM.bit_length() - 1]),
+            self.memory.request.payload.eq(item.adr),
+            request.eq(self.memory.request.valid & self.memory.request.ready),
+            walk.o.ready.eq(request),
+            targets.i.p.fault.eq(item.fault),
+            targets.i.p.end.eq(item.end),
+            targets.i.p.space.eq(item.space),
+            targets.i.p.bank.eq(item.bank),
+            targets.i.p.addr.eq(item.addr),
+            targets.i.valid.eq((request & item.first) | (walk.o.valid & bad & ~stopped & ~reserved[ROOM.bit_length() - 1])),
+        ]
+        with m.If(walk.o.valid & bad & ~reserved[ROOM.bit_length() - 1]):
+            m.d.sync += stopped.eq(1)
+        with m.If(request & ~pop):
+            m.d.sync += reserved.eq(reserved + 1)
+        with m.Elif(pop & ~request):
+            m.d.sync += reserved.eq(reserved - 1)
+
+        # The memory's refusal ends the data; the beats before it are still used.
+        refused = Signal(4)
+        m.d.comb += [
+            beats.i.payload.eq(self.memory.data),
+            beats.i.valid.eq(self.memory.valid & ~self.memory.err & (refused == Fault.NONE)),
+        ]
+        with m.If(self.memory.valid & self.memory.err & (refused == Fault.NONE)):
+            m.d.sync += [refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR)), stopped.eq(1)]
+
+        # Data side. A word's beats move in from the top, so that every word size ends in the highest bytes.
+        target = targets.o.payload
+        word = Signal.like(self.linear_write.data, reset_less=True)
+        word_valid = Signal()
+        written = Signal(_TARGET_LAYOUT, reset_less=True)
+        taken = Signal()
+        last_beat = Signal()
+        beat = Signal(range(128))
+        last_number = Signal.like(beat)
+        is_linear = Signal()
+        with m.Switch(target.space):
+            for space in spaces(config):
+                with m.Case(space):
+                    m.d.comb += last_number.eq(word_beats(config, space=space) - 1)
+        m.d.comb += [
+            is_linear.eq(written.space >= Space.WEIGHT),
+            taken.eq(word_valid & (is_linear | self.write.ready)),
+            last_beat.eq(beat == last_number),
+            pop.eq(beats.o.valid & targets.o.valid & (~word_valid | taken)),
+            beats.o.ready.eq(pop),
+            targets.o.ready.eq(pop & last_beat),
+            self.write.valid.eq(word_valid & ~is_linear),
+            self.write.p.space.eq(written.space),
+            self.write.p.bank.eq(written.bank),
+            self.write.p.addr.eq(written.addr[:ADDR_BITS]),
+            self.write.p.data.eq(word[len(word) - 8 * config.lanes :]),
+            self.linear_write.en.eq(word_valid & is_linear),
+            self.linear_write.space.eq(written.space),
+            self.linear_write.addr.eq(written.addr),
+            self.linear_write.tap.eq(written.bank),
+            self.linear_write.data.eq(word),
+        ]
+        with m.If(taken):
+            m.d.sync += word_valid.eq(0)
+        with m.If(pop):
+            m.d.sync += [word.eq(Cat(word, beats.o.payload)[8 * config.memory_width :]), beat.eq(beat + 1), written.eq(target)]
+            with m.If(last_beat):
+                m.d.sync += [word_valid.eq(1), beat.eq(0)]
+
+        m.d.comb += ledger.landed.eq(taken & written.end)
+        # A bad target is at the head when every beat before it has been used; after a refusal what counts is that no beat is left.
+        with m.If(~word_valid & targets.o.valid & (target.fault != Fault.NONE)):
+            m.d.comb += ledger.failed.eq(target.fault)
+        with m.Elif(~word_valid & beats.empty):
+            m.d.comb += ledger.failed.eq(refused)
+        blocked = word_valid & ~taken
+        waiting = ~pop & ~blocked
+        m.d.comb += ledger.events.eq(Cat(pop, waiting & (reserved != 0), blocked, waiting & (reserved == 0)))
+        return m

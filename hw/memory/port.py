@@ -1,0 +1,136 @@
+"""The memory port: fetch, load and store share one pipelined Wishbone bus."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+
+from ..config import Config
+from ..interfaces import MemoryReadSignature, MemoryWriteSignature, WishboneSignature, beat_addr_bits
+
+OUTSTANDING_MAX = 16
+"""Transfers on the bus or awaiting their answer."""
+
+TIMEOUT_CYCLES = 65536
+
+FETCH, LOAD, STORE = range(3)
+
+_OWNER_LAYOUT = data.StructLayout({"client": unsigned(2), "last": unsigned(1)})
+
+
+class MemoryPort(Component):
+    """Grants one beat a cycle, fetch before the other two, load and store in turns, and hands the answers back in order.
+
+    A beat is on the bus in the cycle after its grant, and its answer reaches the client in the cycle after ``ack`` or ``err`` (``err``
+    wins over ``ack``). One beat a cycle while the memory answers within 15 cycles. ``cyc`` is high while anything is outstanding; ``stall``
+    reaches the clients' ``ready`` in the same cycle. An answer with nothing outstanding is ignored. When nothing has been answered for ``timeout_cycles``
+    though something is outstanding, ``cyc`` falls for good and every transfer, old or new, is answered with ``err`` and ``timeout``.
+
+    Parameters
+    ----------
+    config
+        ``memory_width`` is used.
+    timeout_cycles
+        A power of two.
+
+    Members
+    -------
+    fetch, load : In(MemoryReadSignature(config))
+        The readers.
+    store : In(MemoryWriteSignature(config))
+        The writer.
+    bus : Out(WishboneSignature(...))
+        The memory; all bytes of a beat are selected.
+    """
+
+    def __init__(self, config: Config, *, timeout_cycles: int = TIMEOUT_CYCLES) -> None:
+        self._timeout_cycles = timeout_cycles
+        super().__init__(
+            {
+                "fetch": In(MemoryReadSignature(config)),
+                "load": In(MemoryReadSignature(config)),
+                "store": In(MemoryWriteSignature(config)),
+                "bus": Out(WishboneSignature(addr_width=beat_addr_bits(config), data_width=8 * config.memory_width)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Arbiter, bus register, owners of the outstanding transfers, answer register, watchdog."""
+        m = Module()
+        bus = self.bus
+        requests = {FETCH: self.fetch.request, LOAD: self.load.request, STORE: self.store.request}
+        dead = Signal()
+
+        # Arbiter and bus register. A dead port moves its register along as if the memory took everything.
+        busy = Signal()
+        outstanding = Signal(range(OUTSTANDING_MAX + 1))
+        room = Signal()
+        grant = Signal()
+        client = Signal(2)
+        store_turn = Signal()
+        store_wins = Signal()
+        m.d.comb += [
+            room.eq((~busy | ~bus.stall | dead) & ~outstanding[OUTSTANDING_MAX.bit_length() - 1]),
+            store_wins.eq(self.store.request.valid & (store_turn | ~self.load.request.valid)),
+            self.fetch.request.ready.eq(room),
+            self.load.request.ready.eq(room & ~self.fetch.request.valid & ~store_wins),
+            self.store.request.ready.eq(room & ~self.fetch.request.valid & store_wins),
+            client.eq(Mux(self.fetch.request.valid, FETCH, Mux(store_wins, STORE, LOAD))),
+            grant.eq(room & (self.fetch.request.valid | self.load.request.valid | self.store.request.valid)),
+            bus.stb.eq(busy & ~dead),
+            bus.cyc.eq((outstanding != 0) & ~dead),
+            bus.sel.eq(~0),
+        ]
+        with m.If(~bus.stall | dead):
+            m.d.sync += busy.eq(0)
+        with m.If(grant):
+            m.d.sync += busy.eq(1)
+        with m.If(room):
+            m.d.sync += [
+                bus.adr.eq(Mux(client == FETCH, self.fetch.request.payload, Mux(client[1], self.store.request.p.addr, self.load.request.payload))),
+                bus.dat_w.eq(self.store.request.p.data),
+                bus.we.eq(client == STORE),
+            ]
+        for turn, number in enumerate((STORE, LOAD)):
+            with m.If(requests[number].valid & requests[number].ready):
+                m.d.sync += store_turn.eq(turn)
+
+        # Owners wait in order; a transfer's owner is known before it is on the bus, so that a memory may answer at once.
+        owners = m.submodules.owners = Memory(shape=_OWNER_LAYOUT, depth=OUTSTANDING_MAX, init=[])
+        owner_write = owners.write_port()
+        owner_read = owners.read_port(domain="comb")
+        answered = Signal()
+        owner = owner_read.data
+        m.d.comb += [
+            owner_write.en.eq(grant),
+            owner_write.data.client.eq(client),
+            owner_write.data.last.eq(self.store.request.p.last),
+            answered.eq((outstanding != 0) & (bus.ack | bus.err | dead)),
+        ]
+        with m.If(grant):
+            m.d.sync += owner_write.addr.eq(owner_write.addr + 1)
+        with m.If(answered):
+            m.d.sync += owner_read.addr.eq(owner_read.addr + 1)
+        with m.If(grant & ~answered):
+            m.d.sync += outstanding.eq(outstanding + 1)
+        with m.Elif(answered & ~grant):
+            m.d.sync += outstanding.eq(outstanding - 1)
+
+        # Answer register, shared by the clients but for ``valid``.
+        dat_r = Signal.like(bus.dat_r, reset_less=True)
+        err = Signal()
+        timeout = Signal()
+        last = Signal()
+        m.d.sync += [dat_r.eq(bus.dat_r), err.eq(bus.err | dead), timeout.eq(dead), last.eq(owner.last)]
+        for number, port in ((FETCH, self.fetch), (LOAD, self.load), (STORE, self.store)):
+            m.d.sync += port.valid.eq(answered & (owner.client == number))
+            m.d.comb += [port.err.eq(err), port.timeout.eq(timeout)]
+        m.d.comb += [self.fetch.data.eq(dat_r), self.load.data.eq(dat_r), self.store.last.eq(last)]
+
+        waited = Signal(range(self._timeout_cycles))
+        m.d.sync += waited.eq(waited + 1)
+        with m.If(answered | (outstanding == 0)):
+            m.d.sync += waited.eq(0)
+        with m.Elif(waited == self._timeout_cycles - 1):
+            m.d.sync += dead.eq(1)
+        return m

@@ -1,0 +1,63 @@
+"""A queue in block memory."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+
+from .space import COLLISION_FREE
+
+
+class Queue(Component):
+    """First in, first out; an item leaves 2 cycles after it came at the earliest, one a cycle.
+
+    Parameters
+    ----------
+    shape
+        Of the items.
+    depth
+        A power of two. One more item fits.
+
+    Members
+    -------
+    i : In(stream.Signature(shape)), o : Out(stream.Signature(shape))
+        The two ends.
+    empty : Out(1)
+        No item is inside.
+    """
+
+    def __init__(self, shape, *, depth: int) -> None:
+        self._shape = shape
+        self._depth = depth
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "empty": Out(1)})
+
+    def elaborate(self, platform) -> Module:
+        """A ring whose oldest item moves into the memory's output register, which holds it until it is taken."""
+        m = Module()
+        m.submodules.storage = storage = Memory(shape=self._shape, depth=self._depth, init=[], attrs=COLLISION_FREE | {"ram_style": "block"})
+        write = storage.write_port()
+        read = storage.read_port()
+        stored = Signal(range(self._depth + 1))
+        fetch = Signal()
+        enter = Signal()
+        m.d.comb += [
+            self.empty.eq((stored == 0) & ~self.o.valid),
+            self.i.ready.eq(stored != self._depth),
+            enter.eq(self.i.valid & self.i.ready),
+            write.en.eq(enter),
+            write.data.eq(self.i.payload),
+            fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+            read.en.eq(fetch),
+            self.o.payload.eq(read.data),
+        ]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(fetch):
+            m.d.sync += [self.o.valid.eq(1), read.addr.eq(read.addr + 1)]
+        with m.If(enter):
+            m.d.sync += write.addr.eq(write.addr + 1)
+        with m.If(enter & ~fetch):
+            m.d.sync += stored.eq(stored + 1)
+        with m.Elif(fetch & ~enter):
+            m.d.sync += stored.eq(stored - 1)
+        return m

@@ -1,0 +1,165 @@
+"""All memories and everything that moves data between them and external memory."""
+
+from amaranth.hdl import Module, Mux
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.utils import exact_log2
+
+from ..config import Config
+from ..interfaces import (
+    BankReadSignature,
+    BankWriteSignature,
+    EngineSignature,
+    LinearReadSignature,
+    MemoryReadSignature,
+    WishboneSignature,
+    beat_addr_bits,
+    word_write_layout,
+)
+from ..isa import Space
+from .linear import LinearMemory, linear_shape
+from .load import LoadEngine
+from .port import TIMEOUT_CYCLES, MemoryPort
+from .scratchpad import Scratchpad
+from .space import depth, spaces
+from .store import StoreEngine
+
+_READS = {
+    Space.WEIGHT: "weight_read",
+    Space.PARAMETER: "parameter_read",
+    Space.RECORD: "record_read",
+    Space.DEPTHWISE_PARAMETER: "depthwise_parameter_read",
+    Space.THRESHOLD: "threshold_read",
+}
+
+
+def linear_read_signature(config: Config, *, space: Space) -> LinearReadSignature:
+    """The read port of a linear memory; its address has log2 of the depth bits."""
+    return LinearReadSignature(exact_log2(depth(config, space=space)), linear_shape(config, space=space))
+
+
+class MemorySystem(Component):
+    """Scratchpads, linear memories, load engine, store engine and memory port.
+
+    The members of memories that the config lacks do not exist: ``record_read``, ``depthwise_parameter_read``, ``depthwise_read`` and
+    ``depthwise_write`` without ``depthwise``, ``threshold_read`` without thresholds.
+
+    Parameters
+    ----------
+    config
+        The machine.
+    timeout_cycles
+        See :class:`MemoryPort`.
+
+    Members
+    -------
+    array_read, depthwise_read : In(BankReadSignature(config))
+        The array engine's port on the array scratchpad, the depthwise engine's on the window scratchpad.
+    array_write : In(BankWriteSignature(config))
+        The drain.
+    array_write_space : In(pixels)
+        For each bank the scratchpad that ``array_write`` means, 0 array or 1 window.
+    depthwise_write : In(stream.Signature(word_write_layout(config)))
+        The depthwise engine's output words.
+    weight_read, parameter_read, record_read, depthwise_parameter_read, threshold_read
+        In(linear_read_signature(config, space=...)).
+    fetch : In(MemoryReadSignature(config))
+        Instruction fetch's client of the memory port.
+    load, store : Out(EngineSignature(4))
+        The two engines; the events are ``LoadEngine.EVENTS`` and ``StoreEngine.EVENTS``.
+    read_base, read_end, write_base, write_end : In(32)
+        Byte addresses of the regions that may be read and written.
+    bus : Out(WishboneSignature(...))
+        External memory.
+    """
+
+    def __init__(self, config: Config, *, timeout_cycles: int = TIMEOUT_CYCLES) -> None:
+        self._config = config
+        self._timeout_cycles = timeout_cycles
+        members = {
+            "array_read": In(BankReadSignature(config)),
+            "array_write": In(BankWriteSignature(config)),
+            "array_write_space": In(config.pixels),
+            "fetch": In(MemoryReadSignature(config)),
+            "load": Out(EngineSignature(len(LoadEngine.EVENTS))),
+            "store": Out(EngineSignature(len(StoreEngine.EVENTS))),
+            "read_base": In(32),
+            "read_end": In(32),
+            "write_base": In(32),
+            "write_end": In(32),
+            "bus": Out(WishboneSignature(addr_width=beat_addr_bits(config), data_width=8 * config.memory_width)),
+        }
+        if config.depthwise:
+            members["depthwise_read"] = In(BankReadSignature(config))
+            members["depthwise_write"] = In(stream.Signature(word_write_layout(config)))
+        for space, name in _READS.items():
+            if space in spaces(config):
+                members[name] = In(linear_read_signature(config, space=space))
+        super().__init__(members)
+
+    def elaborate(self, platform) -> Module:
+        """Connections only."""
+        m = Module()
+        config = self._config
+        m.submodules.port = port = MemoryPort(config, timeout_cycles=self._timeout_cycles)
+        m.submodules.load = load = LoadEngine(config)
+        m.submodules.store = store = StoreEngine(config)
+        connect(m, flipped(self.fetch), port.fetch)
+        connect(m, flipped(self.bus), port.bus)
+        connect(m, flipped(self.load), load.engine)
+        connect(m, flipped(self.store), store.engine)
+        connect(m, load.memory, port.load)
+        connect(m, store.memory, port.store)
+        m.d.comb += [
+            load.region_base.eq(self.read_base),
+            load.region_end.eq(self.read_end),
+            store.region_base.eq(self.write_base),
+            store.region_end.eq(self.write_end),
+        ]
+
+        for space, name in _READS.items():
+            if space in spaces(config):
+                memory = m.submodules[space.name.lower()] = LinearMemory(config, space=space)
+                connect(m, flipped(getattr(self, name)), memory.read)
+                m.d.comb += [getattr(memory.write, member).eq(getattr(load.linear_write, member)) for member in load.linear_write.signature.members]
+
+        scratchpads = {}
+        for space in (Space.ARRAY, Space.WINDOW):
+            if space in spaces(config):
+                scratchpads[space] = Scratchpad(config, depth=depth(config, space=space), space=space)
+        for space, scratchpad in scratchpads.items():
+            m.submodules[f"{space.name.lower()}_scratchpad"] = scratchpad
+            chosen = self.array_write_space if space == Space.WINDOW else ~self.array_write_space
+            m.d.comb += [
+                scratchpad.drain_write.en.eq(self.array_write.en & chosen),
+                scratchpad.drain_write.addr.eq(self.array_write.addr),
+                scratchpad.drain_write.data.eq(self.array_write.data),
+                scratchpad.load_write.valid.eq(load.write.valid),
+                scratchpad.load_write.payload.eq(load.write.payload),
+                scratchpad.store_read.valid.eq(store.read.valid),
+                scratchpad.store_read.payload.eq(store.read.payload),
+            ]
+            if config.depthwise:
+                m.d.comb += [
+                    scratchpad.depthwise_write.valid.eq(self.depthwise_write.valid),
+                    scratchpad.depthwise_write.payload.eq(self.depthwise_write.payload),
+                ]
+        connect(m, flipped(self.array_read), scratchpads[Space.ARRAY].engine_read)
+        array = scratchpads[Space.ARRAY]
+        # At most one scratchpad takes a transfer, the one that its payload names.
+        if config.depthwise:
+            window = scratchpads[Space.WINDOW]
+            connect(m, flipped(self.depthwise_read), window.engine_read)
+            m.d.comb += [
+                self.depthwise_write.ready.eq(array.depthwise_write.ready | window.depthwise_write.ready),
+                load.write.ready.eq(array.load_write.ready | window.load_write.ready),
+                store.read.ready.eq(array.store_read.ready | window.store_read.ready),
+                store.read_data.eq(Mux(window.store_valid, window.store_data, array.store_data)),
+            ]
+        else:
+            m.d.comb += [
+                load.write.ready.eq(array.load_write.ready),
+                store.read.ready.eq(array.store_read.ready),
+                store.read_data.eq(array.store_data),
+            ]
+        return m

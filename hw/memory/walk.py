@@ -1,0 +1,251 @@
+"""The address generator of LOAD and STORE: one instruction in, its memory beats out, each with the on-chip word it belongs to."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from ..config import Config
+from ..interfaces import BANK_BITS, beat_addr_bits
+from ..isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
+from ..mux_add import MuxAdd
+from .space import RECORD_TAPS, depth, spaces, word_beats, word_bytes
+
+MOVE_LAYOUT = LAYOUTS[Opcode.LOAD]
+"""The fields of LOAD and of STORE, which are the same."""
+
+
+def beat_layout(config: Config) -> data.StructLayout:
+    """One beat: its memory address ``adr`` in beats, and the on-chip word it belongs to.
+
+    ``first`` and ``last`` mark the beats of a word, ``end`` the beats of an instruction's last word. ``bank`` is the tap for records and
+    means nothing for other linear spaces. ``fault`` (only with ``first``) is ``MEMORY_RANGE`` or ``SCRATCHPAD_RANGE`` if the word must not be moved.
+    """
+    return data.StructLayout(
+        {
+            "adr": unsigned(beat_addr_bits(config)),
+            "first": unsigned(1),
+            "last": unsigned(1),
+            "end": unsigned(1),
+            "fault": unsigned(4),
+            "space": unsigned(3),
+            "bank": unsigned(BANK_BITS),
+            "addr": unsigned(16),
+        }
+    )
+
+
+class Walk(Component):
+    """Walks rows, pixels and groups of a LOAD or STORE and checks every word before its first beat is offered.
+
+    The first beat is offered 3 cycles after the start was taken, then one a cycle; the next start is taken 1 cycle after the last beat
+    left the address registers, so there are 2 idle cycles between instructions. A scratchpad row takes at least 3 cycles (its successor's pointer is
+    computed meanwhile). The walk goes on behind a word with a fault: its consumer must stop.
+
+    Members
+    -------
+    start : In(stream.Signature(MOVE_LAYOUT))
+        An instruction that passed the static checks.
+    region_base, region_end : In(32)
+        Byte addresses: memory words lie at or above ``region_base`` and end at or below ``region_end``. Constant during a walk.
+    o : Out(stream.Signature(beat_layout(config)))
+        The beats in the order of the walk.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "start": In(stream.Signature(MOVE_LAYOUT)),
+                "region_base": In(32),
+                "region_end": In(32),
+                "o": Out(stream.Signature(beat_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Address registers (row successor, pixel, word, beat), then one register stage with the checks."""
+        m = Module()
+        config = self._config
+        fields = Signal(MOVE_LAYOUT, reset_less=True)
+        linear = Signal()
+        record = Signal()
+        m.d.comb += [linear.eq(fields.space >= Space.WEIGHT), record.eq(fields.space == Space.RECORD)]
+
+        setup = Signal()
+        running = Signal()
+        offered = Signal()
+        move = Signal()
+        m.d.comb += [
+            self.start.ready.eq(~setup & ~running),
+            move.eq(offered & (~self.o.valid | self.o.ready)),
+        ]
+        m.d.sync += setup.eq(self.start.ready & self.start.valid)
+        with m.If(setup):
+            m.d.sync += running.eq(1)
+        with m.If(self.start.ready):
+            m.d.sync += fields.eq(self.start.payload)
+
+        beats = Signal(range(128), reset_less=True)
+        last_beat, last_group, last_pixel, last_row, row_end, end = (
+            Signal(name=name) for name in ("last_beat", "last_group", "last_pixel", "last_row", "row_end", "end")
+        )
+        take_row = Signal()
+        next_row_ready = Signal()
+        m.d.comb += [
+            row_end.eq(last_beat & last_group & last_pixel),
+            end.eq(last_group & last_pixel & last_row),
+            take_row.eq(setup | (move & row_end)),
+            offered.eq(running & (next_row_ready | linear | last_row | ~row_end)),
+        ]
+        with m.If(move & last_beat & end):
+            m.d.sync += running.eq(0)
+        first_beats = Signal.like(beats)
+        with m.Switch(fields.space):
+            for space in spaces(config):
+                with m.Case(space):
+                    m.d.comb += first_beats.eq(word_beats(config, space=space) - 1)
+        with m.If(setup):
+            m.d.sync += beats.eq(first_beats)
+        beat = self._countdown(m, "beat", beats, reload=move & last_beat, step=move, last=last_beat)
+        with m.If(setup):
+            m.d.sync += beat.eq(first_beats)
+        self._countdown(m, "group", fields.groups, reload=setup | (move & last_beat & last_group), step=move & last_beat, last=last_group)
+        self._countdown(m, "pixel", fields.pixels, reload=take_row, step=move & last_beat & last_group, last=last_pixel)
+        self._countdown(m, "row", fields.rows, reload=setup, step=move & row_end, last=last_row)
+
+        adr = self._memory_address(m, take_row=take_row, move=move, memory_row=fields.memory_row)
+        bank, addr = self._word_pointer(
+            m, fields, platform, linear=linear, record=record, setup=setup, take_row=take_row, move_word=move & last_beat,
+            last_group=last_group, row_end=row_end, next_row_ready=next_row_ready,
+        )  # fmt: skip
+
+        first = Signal()
+        with m.If(setup | move):
+            m.d.sync += first.eq(setup | last_beat)
+        below, above, past = self._checks(m, fields.space, adr=adr, addr=addr, linear=linear, setup=setup)
+        bad = Signal(3)
+        item = self.o.payload
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [
+                self.o.valid.eq(offered),
+                item.adr.eq(adr),
+                item.first.eq(first),
+                item.last.eq(last_beat),
+                item.end.eq(end),
+                item.space.eq(fields.space),
+                item.bank.eq(bank),
+                item.addr.eq(addr),
+                bad.eq(Cat(below & first, above & first, past & first)),
+            ]
+        m.d.comb += item.fault.eq(Mux(bad[:2].any(), Fault.MEMORY_RANGE, Mux(bad[2], Fault.SCRATCHPAD_RANGE, Fault.NONE)))
+        return m
+
+    @staticmethod
+    def _countdown(m: Module, name: str, count, *, reload, step, last) -> Signal:
+        """A counter of the steps that remain; ``last`` while there are none."""
+        left = Signal(count.shape(), name=f"{name}_left", reset_less=True)
+        m.d.comb += last.eq(left == 0)
+        with m.If(reload):
+            m.d.sync += left.eq(count)
+        with m.Elif(step):
+            m.d.sync += left.eq(left - 1)
+        return left
+
+    def _memory_address(self, m: Module, *, take_row, move, memory_row) -> Signal:
+        """The address of a beat. The next row's address is kept ready; while nothing runs it follows the start's."""
+        low = exact_log2(self._config.memory_width)
+        adr = Signal(beat_addr_bits(self._config), reset_less=True)
+        next_row = Signal.like(adr)
+        with m.If(take_row):
+            m.d.sync += [adr.eq(next_row), next_row.eq(next_row + memory_row[low:])]
+        with m.Elif(move):
+            m.d.sync += adr.eq(adr + 1)
+        with m.If(self.start.ready):
+            m.d.sync += next_row.eq(self.start.p.memory_addr[low:])
+        return adr
+
+    def _word_pointer(self, m, fields, platform, *, linear, record, setup, take_row, move_word, last_group, row_end, next_row_ready):
+        """Bank (tap) and address of a word. The next row's pointer is made in three steps while a row is walked."""
+        pixels = self._config.pixels
+        row_bank = Signal(BANK_BITS, reset_less=True)
+        row_addr = Signal(16, reset_less=True)
+        bank_sum = Signal(BANK_BITS + 1, reset_less=True)
+        step = Signal(2)
+        m.submodules.row_adder = row_adder = MuxAdd(ADDR_BITS)
+        carry = Signal()
+        m.d.comb += [
+            carry.eq(bank_sum >= pixels),
+            next_row_ready.eq(step == 3),
+            row_adder.a.eq(row_addr),
+            row_adder.c.eq(fields.spad_row_addr),
+            row_adder.d.eq(Mux(carry, fields.spad_pixel, 0)),
+            row_adder.sel.eq(step == 1),
+        ]
+        with m.Switch(step):
+            with m.Case(0):
+                m.d.sync += [bank_sum.eq(row_bank + fields.spad_row_bank), row_addr.eq(row_adder.o), step.eq(1)]
+            with m.Case(1):
+                m.d.sync += [row_bank.eq(Mux(carry, bank_sum - pixels, bank_sum)), row_addr.eq(row_adder.o), step.eq(2)]
+            with m.Case(2):
+                with m.If((fields.spad_limit != 0) & (row_addr[:ADDR_BITS] >= fields.spad_limit)):
+                    m.d.sync += row_addr.eq(row_addr[:ADDR_BITS] - fields.spad_span)
+                m.d.sync += step.eq(3)
+        with m.If(take_row):
+            m.d.sync += step.eq(0)
+        with m.If(self.start.ready):
+            start = self.start.payload
+            m.d.sync += [
+                row_bank.eq(Mux(start.space == Space.RECORD, 0, start.spad_bank)),
+                row_addr.eq(Mux(start.space >= Space.WEIGHT, start.addr_linear, start.spad_addr)),
+                step.eq(3),
+            ]
+
+        bank = Signal(BANK_BITS, reset_less=True)
+        addr = Signal(16, reset_less=True)
+        pixel_addr = Signal(ADDR_BITS, reset_less=True)
+        wrap = Signal()
+        within = Signal()
+        step_bank = Signal()
+        addend = Signal(ADDR_BITS)
+        next_addr = Signal(16)
+        m.d.comb += [
+            wrap.eq(bank == Mux(record, RECORD_TAPS - 1, pixels - 1)),
+            within.eq(linear | ~last_group),
+            step_bank.eq(record | ~within),
+            addend.eq(Mux(record, wrap, Mux(within, 1, Mux(wrap, fields.spad_pixel, 0)))),
+            next_addr.eq(Mux(within, addr, pixel_addr) + addend),
+        ]
+        with m.If(setup | (move_word & row_end & ~linear)):
+            m.d.sync += [bank.eq(row_bank), addr.eq(row_addr), pixel_addr.eq(row_addr)]
+        with m.Elif(move_word):
+            m.d.sync += addr.eq(next_addr)
+            with m.If(step_bank):
+                m.d.sync += bank.eq(Mux(wrap, 0, bank + 1))
+            with m.If(~within):
+                m.d.sync += pixel_addr.eq(next_addr)
+        return bank, addr
+
+    def _checks(self, m: Module, space, *, adr, addr, linear, setup):
+        """Whether the word at ``adr``, ``addr`` lies below its region, above it, or past the depth of its scratchpad."""
+        config = self._config
+        low = exact_log2(config.memory_width)
+        size = Signal(range(max(word_bytes(config, space=each) for each in spaces(config)) + 1))
+        with m.Switch(space):
+            for each in spaces(config):
+                with m.Case(each):
+                    m.d.comb += size.eq(word_bytes(config, space=each))
+        # The highest address at which a word still ends inside, and a borrow if there is none.
+        highest = Signal(33, reset_less=True)
+        with m.If(setup):
+            m.d.sync += highest.eq(self.region_end - size)
+        below = Cat(0, adr) < Cat(self.region_base[:low].any(), self.region_base[low:])
+        above = (adr > highest[low:32]) | highest[32]
+        past = Signal()
+        with m.Switch(space):
+            for each in (Space.ARRAY, Space.WINDOW):
+                words = depth(config, space=each)
+                if words:
+                    with m.Case(each):
+                        m.d.comb += past.eq(addr[exact_log2(words) : ADDR_BITS].any())
+        return below, above, past
