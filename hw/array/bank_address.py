@@ -1,0 +1,182 @@
+"""The address of every bank for one step: P pixels, anywhere in a row of the image, in one cycle."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import bits_for, exact_log2
+
+from tercel.hw.array.banks import MAX_STRIDE, pixel_at, sub_cycle_shape, sub_cycles
+from tercel.hw.array.loops import ARRAY_FIELDS
+from tercel.hw.array.pointer import POINTER
+from tercel.hw.config import Config
+from tercel.hw.isa import ADDR_BITS
+
+LATENCY = 4
+
+
+class BankAddress(Component):
+    """From the pointer of pixel 0 to one address a bank, with the bank's pixel checked against image and scratchpad.
+
+    One step, sub-cycle of a step or residual word per cycle; the outputs follow the inputs by ``LATENCY`` cycles.
+
+    Members
+    -------
+    fields : In
+        The instruction of the inputs.
+    travelling : In
+        The same, from the cycle after the first input on, for at least ``LATENCY`` cycles after the last.
+    access : In(1)
+        The inputs hold something to read.
+    bank, addr : In
+        Pointer of pixel 0; pixel p is p*stride pixels further.
+    before, row_inside : In
+        Minus its column, and whether its row is inside the image; a residual needs neither.
+    count : In
+        Pixels 0..count-1 of the tile are valid; others are not read.
+    stride : In(2)
+        Pixels between two pixels of the tile, less 1.
+    sub_cycle : In
+        Of the step.
+    residual : In(1)
+        The residual tensor is read, not the input.
+    inside : Out
+        For each bank: it is read; 0 where no pixel, none that is valid or none inside the image lies in it.
+    bank_addr : Out
+        Its address.
+    fault : Out(1)
+        Some address is at or past the depth (those banks' ``en`` is off, their ``inside`` is on).
+    en : Out
+        For each bank: it is read and its address is in range.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        pixels = config.pixels
+        super().__init__(
+            {
+                "fields": In(ARRAY_FIELDS),
+                "travelling": In(ARRAY_FIELDS),
+                "access": In(1),
+                "bank": In(POINTER["bank"].shape),
+                "addr": In(ADDR_BITS),
+                "before": In(signed(17)),
+                "row_inside": In(1),
+                "count": In(range(pixels + 1)),
+                "stride": In(2),
+                "sub_cycle": In(sub_cycle_shape(config)),
+                "residual": In(1),
+                "inside": Out(pixels),
+                "en": Out(pixels),
+                "bank_addr": Out(data.ArrayLayout(exact_log2(config.array_depth), pixels)),
+                "fault": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        """Four stages: distances to the borders; saturated limits; masks and candidate addresses; choice by bank."""
+        m = Module()
+        pixels = self.config.pixels
+        depth_bits = exact_log2(self.config.array_depth)
+        fields = self.travelling
+        # Columns from pixel 0, saturated: enough for the last pixel at the largest stride.
+        reach_bits = bits_for(MAX_STRIDE * pixels)
+
+        # Stage 1.
+        access_1, residual_1, visible_1 = Signal(), Signal(), Signal()
+        bank_1, addr_1, stride_1 = Signal.like(self.bank), Signal(ADDR_BITS), Signal(2)
+        sub_cycle_1 = Signal.like(self.sub_cycle)
+        before_1, room_1, cap_1 = Signal(signed(17)), Signal(signed(17)), Signal(reach_bits)
+        m.d.sync += [
+            access_1.eq(self.access),
+            residual_1.eq(self.residual),
+            visible_1.eq(self.row_inside),
+            bank_1.eq(self.bank),
+            addr_1.eq(self.addr),
+            stride_1.eq(self.stride),
+            sub_cycle_1.eq(self.sub_cycle),
+            before_1.eq(self.before),
+            room_1.eq(self.before + self.fields.in_width),
+            cap_1.eq(self.count * (self.stride + 1)),
+        ]
+
+        # Stage 2: the pixels at columns low <= c < high from pixel 0 are read.
+        access_2, residual_2 = Signal(), Signal()
+        bank_2, addr_2, stride_2 = Signal.like(self.bank), Signal(ADDR_BITS), Signal(2)
+        sub_cycle_2 = Signal.like(self.sub_cycle)
+        low_2, high_2 = Signal(reach_bits), Signal(reach_bits)
+        before, room = self._saturated(before_1, reach_bits), self._saturated(room_1, reach_bits)
+        m.d.sync += [
+            access_2.eq(access_1),
+            residual_2.eq(residual_1),
+            bank_2.eq(bank_1),
+            addr_2.eq(addr_1),
+            stride_2.eq(stride_1),
+            sub_cycle_2.eq(sub_cycle_1),
+            low_2.eq(Mux(residual_1, 0, before)),
+            high_2.eq(Mux(residual_1, cap_1, Mux(visible_1, Mux(room < cap_1, room, cap_1), 0))),
+        ]
+
+        # Stage 3: by distance from the bank of pixel 0, whether its pixel is read and how many times it went round the banks.
+        rounds_max = (pixels - 1) * (MAX_STRIDE + 1) // pixels
+        rounds_shape = range(rounds_max + 1)
+        mask_2 = Signal(pixels)
+        rounds_2 = [Signal(rounds_shape, name=f"rounds_{distance}") for distance in range(pixels)]
+        with m.Switch(stride_2):
+            for stride in range(1, MAX_STRIDE + 1):
+                with m.Case(stride - 1), m.Switch(sub_cycle_2):
+                    for sub_cycle in range(sub_cycles(self.config, stride=stride)):
+                        with m.Case(sub_cycle):
+                            for distance in range(pixels):
+                                pixel = pixel_at(self.config, stride=stride, sub_cycle=sub_cycle, distance=distance)
+                                if pixel is None:
+                                    continue
+                                column = Const(pixel * stride, reach_bits)
+                                m.d.comb += [
+                                    mask_2[distance].eq((low_2 <= column) & (column < high_2)),
+                                    rounds_2[distance].eq(pixel * stride // pixels),
+                                ]
+        mask_3, bank_3 = Signal(pixels), Signal.like(self.bank)
+        rounds_3 = [Signal(rounds_shape, name=f"bank_rounds_{bank}") for bank in range(pixels)]
+        m.d.sync += [mask_3.eq(Mux(access_2, mask_2, 0)), bank_3.eq(bank_2)]
+        with m.Switch(bank_2):
+            for first in range(pixels):
+                with m.Case(first):
+                    for bank in range(pixels):
+                        m.d.sync += rounds_3[bank].eq(rounds_2[(bank - first) % pixels] + (bank < first))
+
+        triple = Signal(ADDR_BITS)
+        m.d.sync += triple.eq(fields.in_pixel + (fields.in_pixel << 1))
+        multiples = [
+            Const(0, ADDR_BITS),
+            Mux(residual_2, fields.res_pixel, fields.in_pixel),
+            fields.in_pixel << 1,
+            triple,
+            fields.in_pixel << 2,
+        ]
+        candidates = []
+        for rounds, words in enumerate(multiples[: rounds_max + 1]):
+            total = Signal(ADDR_BITS, name=f"total_{rounds}")
+            candidate = Signal(depth_bits + 1, name=f"candidate_{rounds}")
+            m.d.comb += total.eq(addr_2 + words)
+            # The top bit: at or past the depth.
+            m.d.sync += candidate.eq(total[:depth_bits] | (total[depth_bits:].any() << depth_bits))
+            candidates.append(candidate)
+
+        # Stage 4.
+        over = Signal(pixels)
+        with m.Switch(bank_3):
+            for first in range(pixels):
+                with m.Case(first):
+                    for bank in range(pixels):
+                        m.d.sync += self.inside[bank].eq(mask_3[(bank - first) % pixels])
+        for bank in range(pixels):
+            with m.Switch(rounds_3[bank]):
+                for rounds, candidate in enumerate(candidates):
+                    with m.Case(rounds):
+                        m.d.sync += [self.bank_addr[bank].eq(candidate[:depth_bits]), over[bank].eq(candidate[depth_bits])]
+        m.d.comb += [self.en.eq(self.inside & ~over), self.fault.eq((self.inside & over).any())]
+        return m
+
+    def _saturated(self, value, bits: int):
+        """``value`` limited to 0..2**bits - 1."""
+        return Mux(value < 0, 0, value[:bits] | value[bits:-1].any().replicate(bits))

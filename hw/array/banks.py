@@ -1,0 +1,37 @@
+"""Which pixel of a tile lies in which bank: the constants behind the feeder's address and crossbar tables."""
+
+from math import gcd
+
+from amaranth.hdl import Shape
+
+from tercel.hw.config import Config
+
+MAX_STRIDE = 4
+
+
+def sub_cycles(config: Config, *, stride: int) -> int:
+    """Cycles in which the input pixels of one step are read: pixels that many apart lie in the same bank."""
+    return gcd(stride, config.pixels)
+
+
+def max_sub_cycles(config: Config) -> int:
+    """The same for the worst of the strides 1..4."""
+    return max(sub_cycles(config, stride=stride) for stride in range(1, MAX_STRIDE + 1))
+
+
+def sub_cycle_shape(config: Config) -> Shape:
+    """Holds the number of a sub-cycle."""
+    return Shape.cast(range(max(2, max_sub_cycles(config))))
+
+
+def sub_cycle_of(config: Config, *, stride: int, pixel: int) -> int:
+    """Sub-cycle that reads ``pixel`` of the tile."""
+    return pixel * sub_cycles(config, stride=stride) // config.pixels
+
+
+def pixel_at(config: Config, *, stride: int, sub_cycle: int, distance: int) -> int | None:
+    """The tile's pixel that ``sub_cycle`` reads from the bank ``distance`` banks (0..P-1, cyclic) after pixel 0's, if any."""
+    for pixel in range(config.pixels):
+        if pixel * stride % config.pixels == distance and sub_cycle_of(config, stride=stride, pixel=pixel) == sub_cycle:
+            return pixel
+    return None

@@ -1,0 +1,290 @@
+"""The feeder: turns ARRAY instructions into one step of the array per cycle."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from tercel.hw.array.bank_address import LATENCY as ADDRESS_LATENCY
+from tercel.hw.array.bank_address import BankAddress
+from tercel.hw.array.banks import sub_cycle_shape, sub_cycles
+from tercel.hw.array.crossbar import LATENCY as ACT_LATENCY
+from tercel.hw.array.crossbar import Crossbar
+from tercel.hw.array.drain_timer import DrainTimer
+from tercel.hw.array.feed import RESIDUAL_WORD_BITS, FeedSignature, weight_shape
+from tercel.hw.array.input_walk import InputWalk
+from tercel.hw.array.loops import ARRAY_FIELDS, LoopNest
+from tercel.hw.array.pointer import RowPointers
+from tercel.hw.array.tile_descriptor import TileDescriptor
+from tercel.hw.array.tile_walk import TileWalk
+from tercel.hw.config import Config
+from tercel.hw.interfaces import START_LAYOUT, BankReadSignature, LinearReadSignature
+from tercel.hw.isa import Fault
+
+EVENTS = ("step", "conflict", "residual", "drain", "start")
+"""What a cycle went to: a step; a further bank read of one; a residual word; waiting for the drain; instruction or row set-up."""
+
+IN_FLIGHT_MAX = 4
+"""Instructions from their start to their ``finished``."""
+
+LATENCY = ACT_LATENCY
+"""Cycles from the issue of a step to ``feed``."""
+
+
+class Feeder(Component):
+    """Runs the loop nests of ARRAY instructions: reads activations, weights and residuals and gives them to the array.
+
+    One step per cycle, also from tile to tile, but for: ``gcd(stride, P)`` cycles per step; N/K residual words before the last
+    step of a tile; the last step of a tile waits until the one before is ``drain_interval`` cycles past (``drain_latency`` more for
+    the first tile of an instruction). A new row takes 1 cycle, or as many as its predecessor was shorter than 4 (5 with residual) more;
+    a new instruction takes 4 cycles when it was there in time. An instruction is accepted while the one before it runs.
+
+    Every read and write of an instruction is checked against the depth of its scratchpad before it is performed. After a fault the
+    feeder stops for good: steps before the faulting one still come out, that one and those behind do not, and the instruction
+    stays unfinished.
+
+    Members
+    -------
+    start : In stream
+        Instructions with their index.
+    finished : In(1)
+        An instruction is finished, in order.
+    idle : Out(1)
+        Every instruction accepted is finished.
+    fault_valid, fault_code, fault_index : Out
+        Held.
+    events : Out
+        One of ``EVENTS`` in each cycle in which there is an instruction to feed and no fault.
+    read : Out
+        The array scratchpad.
+    weight : Out
+        The weight memory.
+    feed : Out
+        See :class:`FeedSignature`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(stream.Signature(START_LAYOUT)),
+                "finished": In(1),
+                "idle": Out(1, init=1),
+                "fault_valid": Out(1),
+                "fault_code": Out(4),
+                "fault_index": Out(16),
+                "events": Out(len(EVENTS)),
+                "read": Out(BankReadSignature(config)),
+                "weight": Out(LinearReadSignature(16, weight_shape(config))),
+                "feed": Out(FeedSignature(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        """Control at cycle 0, then a token beside the data; ``stages[i]`` is the token i cycles after its issue."""
+        m = Module()
+        config = self.config
+        m.submodules.loops = loops = LoopNest()
+        m.submodules.rows = rows = RowPointers(config)
+        m.submodules.input_walk = input_walk = InputWalk(config)
+        m.submodules.tile_walk = tile_walk = TileWalk(config)
+        m.submodules.timer = timer = DrainTimer(config)
+        m.submodules.addresses = addresses = BankAddress(config)
+        m.submodules.crossbar = crossbar = Crossbar(config)
+        m.submodules.descriptor = descriptor = TileDescriptor(config)
+
+        # The coming instruction, the current one, and its copies that follow its first token down the pipeline.
+        instruction_layout = data.StructLayout({"fields": ARRAY_FIELDS, "index": 16})
+        coming, current = Signal(instruction_layout), Signal(instruction_layout)
+        early, late = Signal(instruction_layout), Signal(instruction_layout)
+        coming_valid, in_flight = Signal(), Signal(range(IN_FLIGHT_MAX + 1))
+        active, running, fresh, stopped = Signal(), Signal(), Signal(), Signal()
+        load, loaded, restart, advance, issue = Signal(), Signal(), Signal(), Signal(), Signal()
+        fields, last = current.fields, loops.last
+
+        accepted = Signal()
+        m.d.comb += [
+            self.start.ready.eq(~coming_valid & (in_flight < IN_FLIGHT_MAX) & ~stopped),
+            accepted.eq(self.start.valid & self.start.ready),
+            self.idle.eq(in_flight == 0),
+            load.eq(coming_valid & ~active),
+        ]
+        m.d.sync += [in_flight.eq(in_flight + accepted - self.finished), loaded.eq(load)]
+        with m.If(accepted):
+            m.d.sync += [
+                coming.fields.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
+                coming.index.eq(self.start.payload.index),
+                coming_valid.eq(1),
+            ]
+        with m.If(load):
+            m.d.sync += [current.eq(coming), coming_valid.eq(0), active.eq(1), running.eq(0), fresh.eq(1)]
+
+        # What this cycle does.
+        final_step, residual_due, residual_done = Signal(), Signal(), Signal()
+        residual_word, final_sub_cycle, waits = Signal(RESIDUAL_WORD_BITS), Signal(), Signal()
+        row_done, done = Signal(), Signal()
+        sub_cycle = self._sub_cycles(m, stride=fields.stride, issue=issue & ~residual_due, final=final_sub_cycle)
+        m.d.comb += [
+            restart.eq(active & ~running & rows.ready & ~stopped),
+            final_step.eq(last.group & last.column & last.kernel_row & last.plane),
+            residual_due.eq(fields.residual & final_step & ~residual_done),
+            waits.eq(~residual_due & final_step & final_sub_cycle & ~timer.free),
+            issue.eq(running & ~waits & ~stopped),
+            advance.eq(issue & ~residual_due & final_sub_cycle),
+            row_done.eq(final_step & last.output_group & last.tile),
+            done.eq(row_done & last.row),
+        ]
+        with m.If(restart):
+            m.d.sync += running.eq(1)
+        with m.If(issue):
+            m.d.sync += fresh.eq(0)
+        with m.If(issue & residual_due):
+            m.d.sync += [
+                residual_word.eq(Mux(residual_word == config.words_per_tile - 1, 0, residual_word + 1)),
+                residual_done.eq(residual_word == config.words_per_tile - 1),
+            ]
+        with m.If(advance):
+            m.d.sync += residual_done.eq(0)
+            with m.If(row_done):
+                m.d.sync += [running.eq(0), active.eq(~last.row)]
+
+        busy = (active | coming_valid) & ~stopped
+        step, conflict = advance, issue & ~residual_due & ~final_sub_cycle
+        residual, drain = issue & residual_due, running & waits & ~stopped
+        for number, event in enumerate((step, conflict, residual, drain, busy & ~issue & ~drain)):
+            m.d.comb += self.events[number].eq(event)
+
+        m.d.comb += [
+            loops.fields.eq(fields),
+            loops.load.eq(loaded),
+            loops.advance.eq(advance),
+            rows.start.eq(coming.fields),
+            rows.fields.eq(fields),
+            rows.load.eq(load),
+            rows.next.eq(restart),
+            input_walk.fields.eq(fields),
+            input_walk.load.eq(loaded),
+            input_walk.restart.eq(restart),
+            input_walk.input.eq(rows.input),
+            input_walk.kernel_row.eq(rows.kernel_row),
+            input_walk.advance.eq(advance),
+            input_walk.last.eq(last),
+            tile_walk.fields.eq(fields),
+            tile_walk.restart.eq(restart),
+            tile_walk.output.eq(rows.output),
+            tile_walk.residual.eq(rows.residual),
+            tile_walk.advance.eq(advance & final_step),
+            tile_walk.last_group.eq(last.output_group),
+            tile_walk.residual_advance.eq(residual),
+            timer.fields.eq(fields),
+            timer.tile.eq(advance & final_step),
+            timer.end.eq(done),
+        ]
+
+        # The token of a step, a sub-cycle or a residual word.
+        token_layout = data.StructLayout(
+            {
+                "access": 1,
+                "begin": 1,
+                "step": 1,
+                "shift": 1,
+                "sum": 1,
+                "last": 1,
+                "residual": 1,
+                "residual_word": unsigned(RESIDUAL_WORD_BITS),
+                "weight_addr": unsigned(exact_log2(config.weight_depth)),
+            }
+        )
+        stages = [Signal(token_layout, name=f"token_{cycle}") for cycle in range(LATENCY + 1)]
+        m.d.comb += [
+            stages[0].access.eq(issue),
+            stages[0].begin.eq(issue & fresh),
+            stages[0].step.eq(advance),
+            stages[0].shift.eq(loops.opens & ~loops.top),
+            stages[0].sum.eq(loops.top),
+            stages[0].last.eq(advance & final_step),
+            stages[0].residual.eq(residual),
+            stages[0].residual_word.eq(residual_word),
+            stages[0].weight_addr.eq(input_walk.weight_addr),
+        ]
+        faulty = Signal()
+        for cycle in range(LATENCY):
+            m.d.sync += stages[cycle + 1].eq(stages[cycle])
+        with m.If(faulty | stopped):
+            killed = stages[ADDRESS_LATENCY + 1]
+            m.d.sync += [killed[name].eq(0) for name in ("access", "begin", "step", "last", "residual")]
+        with m.If(stages[0].begin):
+            m.d.sync += early.eq(current)
+        with m.If(stages[ADDRESS_LATENCY + 1].begin):
+            m.d.sync += late.eq(early)
+
+        m.d.comb += [
+            addresses.fields.eq(fields),
+            addresses.travelling.eq(early.fields),
+            addresses.access.eq(issue),
+            addresses.bank.eq(Mux(residual_due, tile_walk.residual_bank, input_walk.bank)),
+            addresses.addr.eq(Mux(residual_due, tile_walk.residual_addr, input_walk.addr)),
+            addresses.before.eq(input_walk.before),
+            addresses.row_inside.eq(input_walk.row_inside),
+            addresses.count.eq(tile_walk.count),
+            addresses.stride.eq(Mux(residual_due, 0, fields.stride)),
+            addresses.sub_cycle.eq(sub_cycle),
+            addresses.residual.eq(residual_due),
+            self.read.en.eq(addresses.en & ~stopped.replicate(config.pixels)),
+            crossbar.fields.eq(late.fields),
+            crossbar.bank.eq(addresses.bank),
+            crossbar.out_bank.eq(tile_walk.bank),
+            crossbar.stride.eq(addresses.stride),
+            crossbar.sub_cycle.eq(sub_cycle),
+            crossbar.residual.eq(residual_due),
+            crossbar.tail.eq(last.group & ~residual_due),
+            crossbar.inside.eq(addresses.inside),
+            crossbar.data.eq(self.read.data),
+            descriptor.fields.eq(fields),
+            descriptor.early.eq(early.fields),
+            descriptor.late.eq(late.fields),
+            descriptor.late_index.eq(late.index),
+            descriptor.bank.eq(tile_walk.bank),
+            descriptor.addr.eq(tile_walk.addr),
+            descriptor.count.eq(tile_walk.count),
+            descriptor.parameter_addr.eq(tile_walk.parameter_addr),
+            descriptor.threshold_addr.eq(tile_walk.threshold_addr),
+            descriptor.end.eq(done),
+            descriptor.take.eq(stages[LATENCY - 1].last),
+        ]
+        m.d.comb += [self.read.addr[bank].eq(addresses.bank_addr[bank]) for bank in range(config.pixels)]
+
+        checked = stages[ADDRESS_LATENCY]
+        m.d.comb += [
+            faulty.eq((checked.access & addresses.fault) | (checked.last & descriptor.fault)),
+            self.fault_valid.eq(stopped),
+            self.fault_code.eq(Mux(stopped, Fault.SCRATCHPAD_RANGE, Fault.NONE)),
+        ]
+        with m.If(faulty & ~stopped):
+            m.d.sync += [stopped.eq(1), self.fault_index.eq(early.index)]
+
+        fetch, out = stages[LATENCY - 2], stages[LATENCY]
+        m.d.comb += [self.weight.en.eq(fetch.step), self.weight.addr.eq(fetch.weight_addr)]
+        m.d.sync += self.feed.weights.eq(self.weight.data)
+        m.d.comb += [
+            self.feed.acts.eq(crossbar.acts),
+            self.feed.offset.eq(late.fields.offset),
+            self.feed.tile.eq(descriptor.tile),
+        ]
+        m.d.comb += [getattr(self.feed, name).eq(out[name]) for name in ("step", "shift", "sum", "last", "residual", "residual_word")]
+        return m
+
+    def _sub_cycles(self, m: Module, *, stride, issue, final):
+        """Number of the sub-cycle; ``final`` is set in the last one of a step."""
+        sub_cycle = Signal(sub_cycle_shape(self.config))
+        counts = [sub_cycles(self.config, stride=number + 1) for number in range(4)]
+        if max(counts) == 1:
+            m.d.comb += final.eq(1)
+            return sub_cycle
+        with m.Switch(stride):
+            for number, count in enumerate(counts):
+                with m.Case(number):
+                    m.d.comb += final.eq(sub_cycle == count - 1)
+        with m.If(issue):
+            m.d.sync += sub_cycle.eq(Mux(final, 0, sub_cycle + 1))
+        return sub_cycle

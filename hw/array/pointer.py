@@ -1,0 +1,121 @@
+"""Pointers of the coming output row, computed one after the other while the current row runs."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.array.loops import ARRAY_FIELDS
+from tercel.hw.config import Config
+from tercel.hw.depthwise.pointer import add_banks
+from tercel.hw.interfaces import BANK_BITS
+from tercel.hw.isa import ADDR_BITS
+
+POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})
+
+
+class RowPointers(Component):
+    """The start of the coming output row: input, input one kernel row further, output, residual.
+
+    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 3 cycles later. ``next`` (only while ``ready``) moves on to
+    the row after; from the cycle after it the pointers change, ``ready`` comes 4 cycles later, 5 with a residual.
+
+    Members
+    -------
+    start : In
+        The instruction taken with ``load``.
+    fields : In
+        The same from the cycle after ``load`` on.
+    load, next : In(1)
+        ``load`` also abandons what is under way.
+    ready : Out(1)
+        All pointers are those of the coming row.
+    input, kernel_row, output, residual : Out
+        Pointers of pixel 0 of the first tile; ``kernel_row`` is ``input`` plus ``in_ky``.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(ARRAY_FIELDS),
+                "fields": In(ARRAY_FIELDS),
+                "load": In(1),
+                "next": In(1),
+                "ready": Out(1),
+                "input": Out(POINTER),
+                "kernel_row": Out(POINTER),
+                "output": Out(POINTER),
+                "residual": Out(POINTER),
+            }
+        )
+
+    def elaborate(self, platform):
+        """One adder in two stages, shared by the four pointers in turn."""
+        m = Module()
+        fields = self.fields
+        # Turn 0: the next input row; 1: output; 2: kernel row, which needs the result of turn 0; 3: residual; 4: finish; 5: ready.
+        turn = Signal(3, init=5)
+        first = Signal()
+        pointer, delta = Signal(POINTER), Signal(POINTER)
+        pixel, limit, span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        active_turn = Signal(3)
+        m.d.comb += active_turn.eq(Mux(self.next, 0, turn))
+        operands = [
+            (self.input, fields.in_row_bank, fields.in_row_addr, "in"),
+            (self.output, fields.out_row_bank, fields.out_row_addr, "out"),
+            (self.input, fields.in_ky_bank, fields.in_ky_addr, "in"),
+            (self.residual, fields.res_row_bank, fields.res_row_addr, "res"),
+        ]
+        with m.Switch(active_turn):
+            for number, (source, bank, addr, prefix) in enumerate(operands):
+                with m.Case(number):
+                    m.d.comb += [
+                        pointer.eq(source),
+                        delta.bank.eq(bank),
+                        delta.addr.eq(addr),
+                        pixel.eq(fields[f"{prefix}_pixel"]),
+                        limit.eq(fields[f"{prefix}_limit"]),
+                        span.eq(fields[f"{prefix}_span"]),
+                    ]
+
+        bank, carry = add_banks(pointer.bank, delta.bank, pixels=self.config.pixels)
+        half = Signal(POINTER)
+        half_delta, half_bound, half_span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        target, landing = Signal(3), Signal()
+        m.d.sync += [
+            half.bank.eq(bank),
+            half.addr.eq(pointer.addr),
+            half_delta.eq(delta.addr + Mux(carry, pixel, 0)),
+            # At or above a limit that is not 0 = above the limit less 1, modulo 2**14.
+            half_bound.eq(limit - 1),
+            half_span.eq(span),
+            target.eq(active_turn),
+            landing.eq(active_turn < 4),
+        ]
+        total, result = Signal(ADDR_BITS), Signal(POINTER)
+        m.d.comb += [
+            total.eq(half.addr + half_delta),
+            result.bank.eq(half.bank),
+            result.addr.eq(Mux(total > half_bound, total - half_span, total)),
+        ]
+        for number, register in enumerate((self.input, self.output, self.kernel_row, self.residual)):
+            with m.If(landing & (target == number)):
+                m.d.sync += register.eq(result)
+
+        with m.Switch(active_turn):
+            with m.Case(2):
+                m.d.sync += turn.eq(Mux(first | ~fields.residual, 4, 3))
+            with m.Case(5):
+                m.d.sync += turn.eq(5)
+            with m.Default():
+                m.d.sync += turn.eq(active_turn + 1)
+        m.d.comb += self.ready.eq(turn == 5)
+
+        with m.If(self.next):
+            m.d.sync += first.eq(0)
+        with m.If(self.load):
+            # The first row comes with the instruction; only its kernel row has to be computed.
+            m.d.sync += [turn.eq(2), landing.eq(0), first.eq(1)]
+            for register, prefix in ((self.input, "in"), (self.output, "out"), (self.residual, "res")):
+                m.d.sync += [register.bank.eq(self.start[f"{prefix}_bank"]), register.addr.eq(self.start[f"{prefix}_addr"])]
+        return m
