@@ -1,0 +1,1 @@
+"""The depthwise, pooling and matrix-vector engine."""

@@ -1,0 +1,143 @@
+r"""The depthwise / pooling / matrix-vector engine.
+
+::
+
+    start -> Intake -> RowTable ----rows---+
+                |        (ahead)           v
+                +-> Plan -> Loops -> WindowFetch <-> window scratchpad
+                                           v
+                        Weights ----> Window --> Maximum
+                 (record memory) \      v          |
+                                   ----> Taps <-----+
+                                          v
+                 (parameter memory) -> Results -> Placement -> write
+
+Behind the fetch nothing stalls: room for a word is claimed before its last operation starts.
+"""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import Out, connect
+
+from ..config import Config
+from ..interfaces import BankReadSignature, EngineSignature, LinearReadSignature, parameter_word, word_write_layout
+from ..isa import Fault
+from .fetch import WindowFetch
+from .intake import Intake
+from .loops import Loops
+from .maximum import Maximum
+from .place import Placement
+from .plan import Plan
+from .results import Results
+from .rows import RowTable
+from .taps import Taps
+from .weights import Weights
+from .window import Window
+
+QUEUE_WORDS = 48
+"""Output words between the loops and the write port: the pipeline's latency and some waiting for the port."""
+
+
+class DepthwiseEngine(wiring.Component):
+    """Runs DEPTHWISE instructions one after the other; the next one's row pointers are prepared while one runs.
+
+    Members beside those of :class:`EngineSignature`: ``read`` of the window scratchpad; ``record``: nine tap words of K weights,
+    tap t = 3*row + column at bit 8*K*t; ``parameter``; ``write``: one output word at a time. Per busy cycle one event: ``emit``, the
+    operation issued completes a window; ``fill``, it does not; ``conflict``, a bank is needed twice; ``full``, results wait for the
+    write port; ``start``, anything else: beginning, end, and row pointers not ready.
+    """
+
+    EVENTS = ("emit", "fill", "conflict", "full", "start")
+
+    def __init__(self, config: Config) -> None:
+        if not config.depthwise:
+            raise ValueError("config.depthwise must be true, not false (this config has no depthwise engine)")
+        self._config = config
+        super().__init__(
+            {
+                **EngineSignature(len(self.EVENTS)).members,
+                "read": Out(BankReadSignature(config)),
+                "record": Out(LinearReadSignature(16, 9 * 8 * config.lanes)),
+                "parameter": Out(LinearReadSignature(16, parameter_word(config, config.lanes))),
+                "write": Out(stream.Signature(word_write_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Blocks and wires."""
+        m = Module()
+        config = self._config
+        m.submodules.intake = intake = Intake()
+        m.submodules.plan = plan = Plan(config)
+        m.submodules.rows = rows = RowTable(config)
+        m.submodules.loops = loops = Loops(config)
+        m.submodules.fetch = fetch = WindowFetch(config)
+        m.submodules.window = window = Window(config)
+        m.submodules.weights = weights = Weights(config)
+        m.submodules.maximum = maximum = Maximum(config)
+        m.submodules.taps = taps = Taps(config)
+        m.submodules.results = results = Results(config)
+        m.submodules.place = place = Placement(config, depth=QUEUE_WORDS)
+
+        connect(m, wiring.flipped(self.start), intake.start)
+        connect(m, wiring.flipped(self.done), intake.done)
+        connect(m, wiring.flipped(self.read), fetch.read)
+        connect(m, wiring.flipped(self.record), weights.record)
+        connect(m, wiring.flipped(self.parameter), results.parameter)
+        connect(m, wiring.flipped(self.write), place.write)
+        connect(m, loops.column, fetch.column)
+
+        m.d.comb += rows.instruction.eq(intake.ahead)
+        for block in (plan, loops, fetch, window, weights, maximum, results, place):
+            m.d.comb += block.instruction.eq(intake.current)
+        for block in (loops, fetch, window, weights, maximum, taps, results):
+            m.d.comb += block.plan.eq(plan.plan)
+        m.d.comb += [
+            rows.begin.eq(intake.walk),
+            intake.walked.eq(rows.finished),
+            loops.begin.eq(intake.begin),
+            place.begin.eq(intake.begin),
+            place.may_finish.eq(intake.may_finish),
+            intake.finished.eq(place.finished),
+            # Rows and room.
+            rows.slot.eq(fetch.slot),
+            rows.block.eq(fetch.block),
+            fetch.row.eq(rows.row),
+            rows.release.eq(fetch.release),
+            loops.available.eq(rows.available),
+            rows.taken.eq(loops.taken),
+            loops.credit.eq(place.credit),
+            place.claim.eq(loops.claim),
+            # The stages behind the fetch.
+            window.arrival.eq(fetch.arrival),
+            window.data.eq(self.read.data),
+            weights.request.eq(fetch.arrival.taps),
+            maximum.window.eq(window.window),
+            maximum.taps.eq(window.taps),
+            taps.window.eq(window.window),
+            taps.weights.eq(weights.weights),
+            taps.taps.eq(window.taps),
+            taps.largest.eq(maximum.largest),
+            results.taps.eq(window.taps),
+            results.sums.eq(taps.sums),
+            results.sums_valid.eq(taps.valid),
+            place.word.eq(results.word),
+            place.word_valid.eq(results.word_valid),
+            # Faults and counters.
+            intake.range_fault.eq(fetch.range_fault | place.range_fault),
+            fetch.frozen.eq(intake.fault),
+            self.fault_valid.eq(intake.fault),
+            self.fault_code.eq(Fault.SCRATCHPAD_RANGE),
+            self.fault_index.eq(intake.fault_index),
+            self.idle.eq(~intake.busy),
+        ]
+        step = loops.column.valid & loops.column.ready
+        emit = step & loops.column.payload.taps.compute
+        fill = step & ~emit
+        conflict = ~step & fetch.conflict
+        full = ~step & ~conflict & loops.full
+        start = intake.busy & ~step & ~conflict & ~full
+        events = Signal(len(self.EVENTS))
+        m.d.comb += events.eq(Cat(emit, fill, conflict, full, start))
+        m.d.comb += self.events.eq(events)
+        return m

@@ -1,0 +1,187 @@
+"""From column operations to bank reads: addresses, conflicts, range.
+
+::
+
+    cycle  0            1            2               3                  4            5
+    column -> row table -> banks, inside -> addresses -> clash, grant -> bank reads -> data
+
+Every column has three words, one a row. Words of a bank that an earlier word of the same operation still needs wait a cycle:
+that is a conflict, and the operations behind wait with it.
+"""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ..config import Config
+from ..interfaces import BankReadSignature
+from ..isa import ADDR_BITS
+from ..mux_add import MuxAdd
+from .column import ROW_LAYOUT, column_layout, taps_layout
+from .plan import INSTRUCTION, PLAN_LAYOUT
+from .pointer import add_banks, add_pointers
+
+WORDS = 6
+"""Words of an operation: A of rows 0..2, then B of rows 0..2."""
+
+
+def arrival_layout(config: Config) -> data.StructLayout:
+    """What the window must know about the words read in one cycle.
+
+    ``bank``: for each word, one bit a bank it comes from; ``pad``: it is padding; neither: it does not come now. ``head``: the
+    first of an operation's cycles, in which the window moves: by two columns if ``two``. ``taps.compute`` is set in an operation's last.
+    """
+    return data.StructLayout(
+        {
+            "bank": data.ArrayLayout(config.pixels, WORDS),
+            "pad": WORDS,
+            "head": 1,
+            "two": 1,
+            "byte": 4,
+            "taps": taps_layout(config),
+        }
+    )
+
+
+class WindowFetch(wiring.Component):
+    """One operation a cycle without conflicts; ``arrival`` leaves together with the ``read`` it belongs to.
+
+    The data follow by one cycle. ``range_fault``: some word of the next operation lies past the scratchpad; nothing of it, and
+    nothing after it, is read. ``frozen`` stops all reads.
+    ``slot``, ``block``, ``row``: the row table; ``release``: a slot is free. ``conflict``: operations wait for a bank.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION),
+                "plan": In(PLAN_LAYOUT),
+                "column": In(stream.Signature(column_layout(config))),
+                "slot": Out(1),
+                "block": Out(3),
+                "row": In(data.ArrayLayout(ROW_LAYOUT, 3)),
+                "release": Out(1),
+                "frozen": In(1),
+                "range_fault": Out(1),
+                "conflict": Out(1),
+                "read": Out(BankReadSignature(config)),
+                "arrival": Out(arrival_layout(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Five stages; the fourth holds back the others."""
+        m = Module()
+        config, i, plan = self._config, self.instruction, self.plan
+        pixels = config.pixels
+        advance = Signal()
+        m.d.comb += self.column.ready.eq(advance)
+
+        # Cycle 0 -> 1.
+        valid_1, op_1 = Signal(), Signal(column_layout(config))
+        with m.If(advance):
+            m.d.sync += [valid_1.eq(self.column.valid), op_1.eq(self.column.payload)]
+        m.d.comb += [
+            self.slot.eq(op_1.slot),
+            self.block.eq(op_1.block),
+            self.release.eq(advance & valid_1 & op_1.row_end),
+        ]
+
+        # 1 -> 2: the row pointers, and the place of column B, relative to them.
+        valid_2, op_2, row_2 = Signal(), Signal(column_layout(config)), Signal.like(self.row)
+        bank_b, addr_b, number_b = Signal(4), Signal(ADDR_BITS), Signal(signed(16))
+        next_bank, next_addr = add_pointers(
+            (op_1.bank, op_1.addr), (plan.step.bank, plan.step.addr), pixel=i.in_pixel, pixels=pixels
+        )
+        with m.If(advance):
+            m.d.sync += [valid_2.eq(valid_1), op_2.eq(op_1), row_2.eq(self.row)]
+            m.d.sync += [bank_b.eq(op_1.bank), addr_b.eq(op_1.addr), number_b.eq(op_1.column)]
+            with m.If(op_1.two):
+                m.d.sync += [bank_b.eq(next_bank), addr_b.eq(next_addr), number_b.eq(op_1.column + i.dilation_x)]
+
+        # 2 -> 3: the banks, whether each word is read, and both addresses a row pointer may lead to.
+        valid_3, op_3 = Signal(), Signal(column_layout(config))
+        addr_a3, addr_b3 = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        row_low, row_high = Signal(data.ArrayLayout(ADDR_BITS, 3)), Signal(data.ArrayLayout(ADDR_BITS, 3))
+        bank_3, carry_3, want_3 = Signal(data.ArrayLayout(4, WORDS)), Signal(WORDS), Signal(WORDS)
+
+        def inside(number) -> Signal:
+            return plan.vector | (number >= 0) & (number < i.in_width)
+
+        want_a = op_2.two & op_2.need_a & inside(op_2.column)
+        want_b = op_2.need_b & inside(number_b)
+        with m.If(advance):
+            m.d.sync += [valid_3.eq(valid_2), op_3.eq(op_2), addr_a3.eq(op_2.addr), addr_b3.eq(addr_b)]
+            for row in range(3):
+                m.d.sync += [row_low[row].eq(row_2[row].addr), row_high[row].eq(row_2[row].addr + i.in_pixel)]
+                for word, column_bank, want in ((row, op_2.bank, want_a), (3 + row, bank_b, want_b)):
+                    bank, carry = add_banks(row_2[row].bank, column_bank, pixels=pixels)
+                    m.d.sync += [
+                        bank_3[word].eq(bank),
+                        carry_3[word].eq(carry),
+                        want_3[word].eq(valid_2 & want & row_2[row].inside & op_2.taps.rows[row]),
+                    ]
+
+        # 3 -> 4: addresses, and which words share a bank.
+        valid_4, op_4 = Signal(), Signal(column_layout(config))
+        bank_4, addr_4, want_4 = Signal(data.ArrayLayout(4, WORDS)), Signal(data.ArrayLayout(ADDR_BITS, WORDS)), Signal(WORDS)
+        clash_4 = Signal(data.ArrayLayout(WORDS, WORDS))
+        served = Signal(WORDS)
+        for word in range(WORDS):
+            m.submodules[f"address_{word}"] = address = MuxAdd(ADDR_BITS)
+            m.d.comb += [
+                address.a.eq(addr_a3 if word < 3 else addr_b3),
+                address.c.eq(row_low[word % 3]),
+                address.d.eq(row_high[word % 3]),
+                address.sel.eq(carry_3[word]),
+            ]
+            with m.If(advance):
+                m.d.sync += addr_4[word].eq(address.o)
+                m.d.sync += clash_4[word].eq(Cat(bank_3[lower] == bank_3[word] for lower in range(word)))
+        with m.If(advance):
+            m.d.sync += [valid_4.eq(valid_3), op_4.eq(op_3), bank_4.eq(bank_3), want_4.eq(want_3), served.eq(0)]
+
+        # Grant.
+        depth_bits = exact_log2(config.window_depth)
+        pending, grant = Signal(WORDS), Signal(WORDS)
+        m.d.comb += pending.eq(want_4 & ~served)
+        m.d.comb += grant.eq(Cat(pending[word] & ~(pending & clash_4[word]).any() for word in range(WORDS)))
+        finish = (pending & ~grant) == 0
+        go = valid_4 & ~self.frozen & ~self.range_fault
+        over = Cat(addr_4[word][depth_bits:].any() for word in range(WORDS))
+        m.d.comb += [
+            self.range_fault.eq(valid_4 & (want_4 & over).any()),
+            advance.eq(~valid_4 | (go & finish)),
+            self.conflict.eq(go & ~finish),
+        ]
+        head = Signal(init=1)
+        with m.If(go):
+            m.d.sync += head.eq(finish)
+            with m.If(~finish):
+                m.d.sync += served.eq(served | grant)
+
+        # 4 -> 5: the read.
+        read_addr = Signal(data.ArrayLayout(depth_bits, WORDS))
+        arrival = self.arrival
+        for word in range(WORDS):
+            here = go & grant[word]
+            m.d.sync += [
+                arrival.bank[word].eq(Cat(here & (bank_4[word] == bank) for bank in range(pixels))),
+                arrival.pad[word].eq(go & head & ~want_4[word] & (op_4.two if word < 3 else 1)),
+                read_addr[word].eq(addr_4[word]),
+            ]
+        m.d.sync += [
+            arrival.head.eq(go & head),
+            arrival.two.eq(op_4.two),
+            arrival.byte.eq(op_4.byte),
+            arrival.taps.eq(op_4.taps),
+            arrival.taps.compute.eq(go & finish & op_4.taps.compute),
+        ]
+        for bank in range(pixels):
+            chosen = [arrival.bank[word][bank] for word in range(WORDS)]
+            m.d.comb += self.read.en[bank].eq(Cat(chosen).any())
+            terms = [Mux(chosen[word], read_addr[word], 0) for word in range(WORDS)]
+            m.d.comb += self.read.addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])
+        return m

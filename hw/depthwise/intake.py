@@ -1,0 +1,73 @@
+"""Instructions on their way through the engine: one whose rows are being walked, one that is computed, and the end of it."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..interfaces import DONE_LAYOUT, START_LAYOUT
+from .plan import INSTRUCTION
+
+
+class Intake(wiring.Component):
+    """Holds the instructions that the other blocks work on.
+
+    An instruction becomes ``ahead`` (with ``walk`` in its first cycle) while the one before is still ``current``; it becomes
+    current, a cycle before ``begin``, when that has ``finished``; it stays ``ahead`` until ``walked``. The last word of
+    ``current`` waits for ``may_finish``.
+    A fault (``range_fault``) is held, with the index of the current instruction. ``busy``: there is an instruction.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(stream.Signature(START_LAYOUT)),
+                "done": Out(stream.Signature(DONE_LAYOUT)),
+                "ahead": Out(INSTRUCTION),
+                "walk": Out(1),
+                "walked": In(1),
+                "current": Out(INSTRUCTION),
+                "begin": Out(1),
+                "finished": In(1),
+                "may_finish": Out(1),
+                "range_fault": In(1),
+                "fault": Out(1),
+                "fault_index": Out(16),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Two instruction registers and their flags."""
+        m = Module()
+        # The walk of the rows and the hand-over are independent; both must be over before the next instruction comes.
+        walking, waiting, computing = Signal(), Signal(), Signal()
+        ahead_index, current_index = Signal(16), Signal(16)
+        m.d.comb += [
+            self.start.ready.eq(~walking & ~waiting & ~self.fault),
+            self.busy.eq(walking | waiting | computing | self.done.valid),
+            self.may_finish.eq(~self.done.valid),
+            self.fault_index.eq(current_index),
+        ]
+        m.d.sync += self.walk.eq(0)
+        with m.If(self.walked):
+            m.d.sync += walking.eq(0)
+        with m.If(self.start.valid & self.start.ready):
+            m.d.sync += [
+                self.ahead.eq(self.start.payload.instruction[: INSTRUCTION.size]),
+                ahead_index.eq(self.start.payload.index),
+                walking.eq(1),
+                waiting.eq(1),
+                self.walk.eq(1),
+            ]
+        planned = Signal()
+        m.d.sync += [planned.eq(0), self.begin.eq(planned)]
+        with m.If(self.done.ready):
+            m.d.sync += self.done.valid.eq(0)
+        with m.If(self.finished):
+            m.d.sync += [computing.eq(0), self.done.valid.eq(1), self.done.payload.index.eq(current_index)]
+            m.d.sync += self.done.payload.post.eq(self.current.post)
+        with m.If(waiting & (~computing | self.finished)):
+            m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1), self.current.eq(self.ahead), current_index.eq(ahead_index)]
+        with m.If(self.range_fault):
+            m.d.sync += self.fault.eq(1)
+        return m

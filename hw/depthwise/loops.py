@@ -1,0 +1,170 @@
+"""The loop nest of an instruction as a stream of column operations.
+
+=============  ==============================================  ==================================================
+slide          group, row, [fill: A B], x: B or A B            one operation an output, one more a row
+gather         group, row, x, row block, column block: A B, B  two operations a 3x3 block
+maximum        group, row, x, row block, column: B             one operation a column of up to three rows
+vector         group, step, half: B B B                        three operations a record: the word's bytes go to 9 taps
+=============  ==============================================  ==================================================
+"""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from ..isa import ADDR_BITS
+from .column import column_layout
+from .plan import INSTRUCTION, PLAN_LAYOUT
+from .pointer import add_pointers
+
+
+class Loops(wiring.Component):
+    """Walks the loops; an operation a cycle while ``column`` is ready, the rows are there and results have room.
+
+    ``begin`` starts an instruction in the next cycle; ``instruction`` and ``plan`` hold until all its operations are done.
+    ``available``, ``taken``: output rows of the row table. ``credit``: there is room for one more word; ``claim`` takes it.
+    ``full``: an operation waits for that room. ``running`` falls after the last operation.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION),
+                "plan": In(PLAN_LAYOUT),
+                "begin": In(1),
+                "running": Out(1),
+                "available": In(1),
+                "taken": Out(1),
+                "credit": In(1),
+                "claim": Out(1),
+                "full": Out(1),
+                "column": Out(stream.Signature(column_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Counters, the operation they say, and pointers."""
+        m = Module()
+        i, plan, o = self.instruction, self.plan, self.column.payload
+        pixels = self._config.pixels
+        double = i.stride[0]
+
+        # Loop counters, outside in; phase counts the operations of an inner unit.
+        group, row, x, block, inner, phase = Signal(10), Signal(10), Signal(12), Signal(3), Signal(4), Signal(2)
+        group_end, row_end, x_end = group == i.groups, row == plan.row_last, x == plan.x_last
+        block_end, inner_end = block == plan.block_last, inner == plan.inner_last
+        phase_end = Signal()
+        with m.If(plan.vector):
+            m.d.comb += phase_end.eq(phase == 2)
+        with m.Else():
+            m.d.comb += phase_end.eq(plan.maximum | (phase != 0))
+        unit_end = phase_end & inner_end & block_end
+        line_end = unit_end & x_end
+        plane_end = line_end & row_end
+
+        # The operation.
+        columns = Mux(inner_end | plan.maximum, plan.columns_last, 7)
+        two = Signal()
+        m.d.comb += two.eq(~plan.vector & ~plan.maximum & ((phase == 0) | (plan.slide & (phase == 2) & double)))
+        soon = x + 1 == plan.x_last
+        next_column = plan.columns_last[2] | ~x_end & (double | plan.columns_last[1] | ~soon)
+        with m.If(plan.slide):
+            with m.If(phase == 0):
+                m.d.comb += [o.need_a.eq(1), o.need_b.eq(plan.columns_last[1] | (~double & ~x_end))]
+            with m.Else():
+                m.d.comb += [o.need_a.eq(plan.columns_last[1]), o.need_b.eq(next_column)]
+        with m.Elif(plan.maximum | plan.vector):
+            m.d.comb += o.need_b.eq(1)
+        with m.Else():
+            m.d.comb += [o.need_a.eq(1), o.need_b.eq(Mux(phase == 0, columns[1], columns[2]))]
+
+        first = inner == 0
+        bank, addr, number = Signal(4), Signal(ADDR_BITS), Signal(signed(16))
+        record, record_base, parameter = (Signal(len(o.taps.record), name=name) for name in ("record", "record_base", "parameter"))
+        slot = Signal()
+        m.d.comb += [
+            o.two.eq(two),
+            o.bank.eq(bank),
+            o.addr.eq(addr),
+            o.column.eq(number),
+            o.slot.eq(slot),
+            o.block.eq(block),
+            o.row_end.eq(line_end),
+            o.byte.eq(phase + 8 * inner[0]),
+            o.taps.compute.eq(phase_end),
+            o.taps.first.eq(first & (block == 0) & (~plan.vector | (x == 0))),
+            o.taps.last.eq(unit_end & (~plan.vector | x_end)),
+            o.taps.rows.eq(Mux(block_end, plan.rows_last, 7)),
+            o.taps.columns.eq(columns),
+            o.taps.record.eq(record),
+            o.taps.parameter.eq(parameter),
+        ]
+
+        # Flow.
+        runnable = self.running & self.available
+        step = self.column.valid & self.column.ready
+        m.d.comb += [
+            self.column.valid.eq(runnable & (self.credit | ~o.taps.last)),
+            self.full.eq(runnable & ~self.column.valid),
+            self.claim.eq(step & o.taps.last),
+            self.taken.eq(step & line_end),
+        ]
+
+        # Column pointers, relative to the row: of the next column, and of the output's first.
+        x_bank, x_addr, x_number = Signal(4), Signal(ADDR_BITS), Signal(signed(16))
+        column = add_pointers(
+            (bank, addr),
+            (Mux(two, plan.step_two.bank, plan.step.bank), Mux(two, plan.step_two.addr, plan.step.addr)),
+            pixel=i.in_pixel,
+            pixels=pixels,
+        )
+        across = add_pointers((x_bank, x_addr), (plan.step_x.bank, plan.step_x.addr), pixel=i.in_pixel, pixels=pixels)
+        x_number_next = x_number + i.stride + 1
+        next_group = group + 1
+        group_addr = Mux(plan.vector, 0, Mux(plane_end, next_group, group))
+
+        with m.If(step):
+            with m.If(phase_end):
+                # A slide goes on in phase 2: after its first output, one operation each.
+                m.d.sync += [inner.eq(inner + 1), phase.eq(Mux(plan.slide, 2, 0)), record.eq(record + 1)]
+                with m.If(inner_end):
+                    m.d.sync += [inner.eq(0), block.eq(block + 1)]
+            with m.Else():
+                m.d.sync += phase.eq(phase + 1)
+            with m.If(unit_end):
+                m.d.sync += [block.eq(0), x.eq(x + 1)]
+                with m.If(~plan.vector & ~plane_end):
+                    m.d.sync += record.eq(record_base)
+            with m.If(line_end):
+                m.d.sync += [x.eq(0), phase.eq(0), row.eq(row + 1), slot.eq(~slot)]
+            with m.If(plane_end):
+                m.d.sync += [row.eq(0), group.eq(next_group), record_base.eq(record + 1), parameter.eq(parameter + ~plan.average)]
+                with m.If(group_end):
+                    m.d.sync += self.running.eq(0)
+
+            m.d.sync += [bank.eq(column[0]), addr.eq(column[1]), number.eq(number + Mux(two, i.dilation_x << 1, i.dilation_x))]
+            with m.If(phase_end & inner_end & ~plan.slide):
+                m.d.sync += [bank.eq(x_bank), addr.eq(x_addr), number.eq(x_number)]
+            with m.If(unit_end & ~plan.slide):
+                m.d.sync += [bank.eq(across[0]), addr.eq(across[1]), number.eq(x_number_next)]
+                m.d.sync += [x_bank.eq(across[0]), x_addr.eq(across[1]), x_number.eq(x_number_next)]
+            with m.If(line_end):
+                m.d.sync += [bank.eq(0), addr.eq(group_addr), number.eq(i.x_start)]
+                m.d.sync += [x_bank.eq(0), x_addr.eq(group_addr), x_number.eq(i.x_start)]
+        with m.If(self.begin):
+            m.d.sync += [
+                self.running.eq(1),
+                group.eq(0),
+                bank.eq(0),
+                addr.eq(0),
+                number.eq(i.x_start),
+                x_bank.eq(0),
+                x_addr.eq(0),
+                x_number.eq(i.x_start),
+                record.eq(i.record_addr),
+                record_base.eq(i.record_addr),
+                parameter.eq(i.parameter_addr),
+            ]
+        return m

@@ -1,0 +1,55 @@
+"""The largest code of the columns of a word, for pooling."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from ..delay import delayed
+from .column import taps_layout
+from .plan import INSTRUCTION, PLAN_LAYOUT
+from .window import window_layout
+
+
+class Maximum(wiring.Component):
+    """The right column of one ``window`` after another; ``largest`` has those up to a window :attr:`LATENCY` cycles after it.
+
+    -256 is no code and stands for taps that do not count; where there are no others, the result is ``z_in``. Outside maximum
+    mode the result is 0.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION),
+                "plan": In(PLAN_LAYOUT),
+                "window": In(window_layout(config)),
+                "taps": In(taps_layout(config)),
+                "largest": Out(data.ArrayLayout(signed(9), config.lanes)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Three comparators a lane."""
+        m = Module()
+        taps = delayed(m, self.taps, 2, name="taps", reset_less=False)
+        for lane in range(self._config.lanes):
+            upper, lower, column, running = (
+                Signal(signed(9), name=f"{name}_{lane}") for name in ("upper", "lower", "column", "running")
+            )
+            top, middle, bottom = (self.window[tap][lane] for tap in (2, 5, 8))
+            m.d.sync += [
+                upper.eq(Mux(top > middle, top, middle)),
+                lower.eq(bottom),
+                column.eq(Mux(upper > lower, upper, lower)),
+            ]
+            with m.If(taps.compute & (taps.first | (column > running))):
+                m.d.sync += running.eq(column)
+            with m.If(~self.plan.maximum):
+                m.d.sync += self.largest[lane].eq(0)
+            with m.Else():
+                m.d.sync += self.largest[lane].eq(Mux(running == -256, self.instruction.z_in, running))
+        return m

@@ -1,0 +1,79 @@
+"""Sums to output words: the parameters of their channels and K requantizers."""
+
+from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from ..delay import delayed
+from ..interfaces import LinearReadSignature, parameter_word
+from ..requantize import Requantizer
+from .column import taps_layout
+from .plan import INSTRUCTION, PLAN_LAYOUT
+from .taps import Taps
+
+
+class Results(wiring.Component):
+    """``word`` follows ``sums`` by the requantizers' latency.
+
+    ``taps`` names the parameter word ``Taps.LATENCY`` cycles before the sums; it is read a cycle later. Maximum mode uses none.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION),
+                "plan": In(PLAN_LAYOUT),
+                "taps": In(taps_layout(config)),
+                "parameter": Out(LinearReadSignature(16, parameter_word(config, config.lanes))),
+                "sums": In(data.ArrayLayout(signed(32), config.lanes)),
+                "sums_valid": In(1),
+                "word": Out(8 * config.lanes),
+                "word_valid": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Parameter read and requantizers."""
+        m = Module()
+        config, i, plan = self._config, self.instruction, self.plan
+        # Request 1, memory 1, this register 1, shift register 1: Taps.LATENCY.
+        assert Taps.LATENCY == 4
+        taps = delayed(m, self.taps, 1, name="taps", reset_less=False)
+        m.d.comb += [self.parameter.en.eq(taps.compute & taps.last), self.parameter.addr.eq(taps.parameter)]
+        parameters = Signal(parameter_word(config, config.lanes))
+        with m.If(plan.maximum):
+            m.d.sync += parameters.eq(0)
+            if config.per_channel_multiplier:
+                m.d.sync += [parameters[lane].multiplier.eq(2) for lane in range(config.lanes)]
+        with m.Else():
+            m.d.sync += parameters.eq(self.parameter.data)
+        codes = []
+        for lane in range(config.lanes):
+            entry = parameters[lane]
+            m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config, sum_bits=32, residual=False, thresholds=False)
+            e = Signal(6, name=f"e_{lane}")
+            m.d.sync += e.eq(plan.shift + entry.shift)
+            multiplier = plan.multiplier[: config.multiplier_bits]
+            if config.per_channel_multiplier:
+                multiplier = delayed(m, entry.multiplier, 1, name=f"multiplier_{lane}")
+            m.d.comb += [
+                requantizer.acc.eq(self.sums[lane]),
+                requantizer.asum.eq(0),
+                requantizer.bias.eq(delayed(m, entry.bias, 1, name=f"bias_{lane}")),
+                requantizer.gain.eq(0),
+                requantizer.narrow.eq(0),
+                requantizer.multiplier.eq(multiplier),
+                requantizer.e.eq(e),
+                requantizer.z_out.eq(plan.z_out),
+                requantizer.lo.eq(i.lo),
+                requantizer.hi.eq(i.hi),
+            ]
+            codes.append(requantizer.y)
+        latency = requantizer.latency
+        m.d.comb += [
+            self.word.eq(Cat(codes)),
+            self.word_valid.eq(delayed(m, self.sums_valid, latency, name="word_valid", reset_less=False)),
+        ]
+        return m

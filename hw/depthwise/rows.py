@@ -1,0 +1,131 @@
+"""The row walk: pointers of the input rows of one output row after another, ahead of their use."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from ..isa import ADDR_BITS, Mode
+from .column import ROW_LAYOUT
+from .plan import INSTRUCTION
+from .pointer import add_pointers, wrap_address
+
+_SLOTS = 2
+_BLOCKS = 8
+
+
+class RowTable(wiring.Component):
+    """Row pointers of two output rows: one being used, one being written.
+
+    Entry (slot, block) of table i is kernel row 3*block + i. A kernel of h rows takes 2*h cycles an output row. ``begin`` starts
+    an instruction, whose fields hold until ``finished``; ``slot`` and ``block`` select the three ``row`` outputs in the same cycle.
+    ``available``: the next output row can be read; ``taken`` takes it (in the order written, slots alternate); ``release``
+    frees the oldest slot taken.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION),
+                "begin": In(1),
+                "finished": Out(1),
+                "slot": In(1),
+                "block": In(3),
+                "row": Out(data.ArrayLayout(ROW_LAYOUT, 3)),
+                "available": Out(1),
+                "taken": In(1),
+                "release": In(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Three tables and the walk that fills them."""
+        m = Module()
+        i = self.instruction
+        pixels = self._config.pixels
+        vector = i.mode == Mode.MATRIX_VECTOR
+        height_last = Mux(vector, 0, i.kernel_height)
+
+        # Place of the kernel row in hand and of its output row: bank, address, image row.
+        bank, row_bank = Signal(4), Signal(4)
+        addr, row_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        line, row_line = Signal(signed(16)), Signal(signed(16))
+        kernel_row, third, block = Signal(4), Signal(2), Signal(3)
+        row, group, slot = Signal(10), Signal(10), Signal(1)
+        kernel_end = kernel_row == height_last
+        row_end = vector | (row == i.rows)
+        group_end = group == i.groups
+
+        write = Signal()
+        for index in range(3):
+            m.submodules[f"table_{index}"] = table = Memory(shape=ROW_LAYOUT, depth=_SLOTS * _BLOCKS, init=[])
+            write_port, read_port = table.write_port(), table.read_port(domain="comb")
+            m.d.comb += [
+                write_port.addr.eq(slot * _BLOCKS + block),
+                write_port.data.bank.eq(bank),
+                write_port.data.addr.eq(addr),
+                write_port.data.inside.eq(vector | ((line >= 0) & (line < i.in_height))),
+                write_port.en.eq(write & (third == index)),
+                read_port.addr.eq(self.slot * _BLOCKS + self.block),
+                self.row[index].eq(read_port.data),
+            ]
+
+        free, filled = Signal(2, init=_SLOTS), Signal(2)
+        commit = write & kernel_end
+        m.d.sync += [
+            free.eq(free + self.release - commit),
+            filled.eq(filled + commit - self.taken),
+        ]
+        m.d.comb += self.available.eq(filled != 0)
+
+        sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
+        next_bank, next_addr = add_pointers(
+            (Mux(kernel_end, row_bank, bank), Mux(kernel_end, row_addr, addr)),
+            (Mux(kernel_end, i.in_row_bank, i.in_ky_bank), Mux(kernel_end, i.in_row_addr, i.in_ky_addr)),
+            pixel=i.in_pixel,
+            pixels=pixels,
+        )
+        next_line = Mux(kernel_end, row_line + i.stride + 1, line + i.dilation_y)
+        wrapped = wrap_address(sum_addr, limit=i.in_limit, span=i.in_span)
+
+        def restart() -> list:
+            return [
+                bank.eq(i.in_bank),
+                row_bank.eq(i.in_bank),
+                addr.eq(i.in_addr),
+                row_addr.eq(i.in_addr),
+                line.eq(i.y_start),
+                row_line.eq(i.y_start),
+                row.eq(0),
+            ]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [*restart(), group.eq(0)]
+                with m.If(self.begin):
+                    m.next = "WRITE"
+            with m.State("WRITE"), m.If((free != 0) | (kernel_row != 0)):
+                m.d.comb += write.eq(1)
+                m.d.sync += [sum_bank.eq(next_bank), sum_addr.eq(next_addr), line.eq(next_line)]
+                m.next = "WRAP"
+            with m.State("WRAP"):
+                m.d.sync += [
+                    bank.eq(sum_bank),
+                    addr.eq(wrapped),
+                    kernel_row.eq(kernel_row + 1),
+                    third.eq(third + 1),
+                ]
+                m.next = "WRITE"
+                with m.If(third == 2):
+                    m.d.sync += [third.eq(0), block.eq(block + 1)]
+                with m.If(kernel_end):
+                    m.d.sync += [kernel_row.eq(0), third.eq(0), block.eq(0), slot.eq(slot + 1)]
+                    m.d.sync += [row_bank.eq(sum_bank), row_addr.eq(wrapped), row_line.eq(line), row.eq(row + 1)]
+                    with m.If(row_end):
+                        m.d.sync += [*restart(), group.eq(group + 1)]
+                        with m.If(group_end):
+                            m.d.comb += self.finished.eq(1)
+                            m.next = "IDLE"
+        return m

@@ -1,0 +1,79 @@
+"""The window: three columns of three rows of words, as operands of the multipliers."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from ..delay import delayed
+from .column import taps_layout
+from .fetch import WORDS, arrival_layout
+from .plan import INSTRUCTION, PLAN_LAYOUT
+
+
+def window_layout(config: Config) -> data.ArrayLayout:
+    """Operand codes: tap 3*row + column, then lane."""
+    return data.ArrayLayout(data.ArrayLayout(signed(9), config.lanes), 9)
+
+
+class Window(wiring.Component):
+    """Brings the words of the banks into the window.
+
+    ``data`` follows ``arrival`` by 1 cycle, as it comes from the banks; ``window`` and ``taps`` by :attr:`LATENCY`. Words
+    pass two registers on the way: one behind the memories, one behind the bank multiplexers.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION),
+                "plan": In(PLAN_LAYOUT),
+                "arrival": In(arrival_layout(config)),
+                "data": In(data.ArrayLayout(8 * config.lanes, config.pixels)),
+                "window": Out(window_layout(config)),
+                "taps": Out(taps_layout(config)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """Bank multiplexers, then the window with its moves."""
+        m = Module()
+        config, plan = self._config, self.plan
+        lanes = config.lanes
+        words = delayed(m, self.data, 1, name="words")
+        choose = delayed(m, self.arrival, 2, name="choose", reset_less=False)
+
+        pad = Cat(plan.pad[:8] for _ in range(lanes))
+        incoming = Signal(data.ArrayLayout(8 * lanes, WORDS))
+        for word in range(WORDS):
+            chosen = Mux(choose.pad[word], pad, 0)
+            for bank in range(config.pixels):
+                chosen = chosen | Mux(choose.bank[word][bank], words[bank], 0)
+            m.d.sync += incoming[word].eq(chosen)
+        arrival = delayed(m, choose, 1, name="arrival", reset_less=False)
+        fresh = Signal(WORDS)
+        m.d.sync += fresh.eq(Cat(choose.pad[word] | choose.bank[word].any() for word in range(WORDS)))
+
+        def code(word: int, lane: int):
+            byte = incoming[word][8 * lane : 8 * lane + 8]
+            return Cat(byte, Mux(arrival.pad[word], plan.pad[8], self.instruction.in_signed & byte[7]))
+
+        for row in range(3):
+            left, middle, right = (self.window[3 * row + column] for column in range(3))
+            a, b = row, 3 + row
+            # Matrix-vector: every lane gets the byte of this tap.
+            byte = incoming[3].word_select((arrival.byte + 3 * row)[: (lanes - 1).bit_length()], 8)
+            vector = Cat(byte, self.instruction.in_signed & byte[7])
+            with m.If(arrival.head):
+                m.d.sync += left.eq(Mux(arrival.two, right, middle))
+            with m.If(fresh[a] | (arrival.head & ~arrival.two)):
+                for lane in range(lanes):
+                    m.d.sync += middle[lane].eq(Mux(arrival.two, code(a, lane), right[lane]))
+            with m.If(fresh[b]):
+                for lane in range(lanes):
+                    m.d.sync += right[lane].eq(Mux(plan.vector, vector, code(b, lane)))
+        m.d.sync += self.taps.eq(arrival.taps)
+        return m
