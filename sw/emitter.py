@@ -51,6 +51,22 @@ class Emitter:
         self._after.append(set(after))
         return len(self._instructions) - 1
 
+    def splice(self, other: "Emitter", places: dict[int, int], *, after: Iterable[int] = ()) -> int:
+        """Append the next instruction of ``other``, also waiting for those of this emitter ``after``; returns its index.
+
+        ``places`` holds the new index of each of its instructions spliced so far, in its own order, and is added to.
+        """
+        index = len(places)
+        opcode, values = other._instructions[index]
+        places[index] = self.add(opcode, values, after=[*(places[giver] for giver in other._after[index]), *after])
+        return places[index]
+
+    def engine(self, index: int) -> Engine:
+        """The engine of an instruction."""
+        engine = engine_of(*self._instructions[index])
+        assert engine is not None
+        return engine
+
     def finish(self) -> list[Instruction]:
         """All instructions with ``wait``, ``post`` and ``fence``, and a HALT; :class:`TokenError` if tokens would not suffice."""
         result = [(opcode, dict(values)) for opcode, values in self._instructions]

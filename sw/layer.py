@@ -4,9 +4,11 @@ from tercel.hw.config import Config
 from tercel.sw.layer_array import lower_array
 from tercel.sw.layer_depthwise import lower_depthwise
 from tercel.sw.layer_spec import LayerError, LayerSpec, LayerTensors, check
+from tercel.sw.lowered_layer import LoweredLayer
+from tercel.sw.memory_image import MemoryImage
 from tercel.sw.program import Program
 
-__all__ = ["LayerError", "LayerSpec", "LayerTensors", "build_layer"]
+__all__ = ["LayerError", "LayerSpec", "LayerTensors", "build_layer", "lower_layer"]
 
 
 def build_layer(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first_bank: int = 0, rotation: int = 0) -> Program:
@@ -25,7 +27,15 @@ def build_layer(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first
 
     :class:`LayerError` if the machine lacks what the layer needs or a single row or group does not fit.
     """
+    image = MemoryImage(config)
+    lowered = lower_layer(spec, tensors, image, first_bank=first_bank, rotation=rotation)
+    return image.program(lowered.emitter.finish(), (lowered.mark(first=0),))
+
+
+def lower_layer(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, first_bank: int = 0, rotation: int = 0) -> LoweredLayer:
+    """The layer's instructions, as :func:`build_layer`; its tensors get places in ``image``."""
+    config = image.config
     check(spec.shift > 0, "shift", "in 1..48", spec.shift, "calibrate the layer first")
     check(0 <= first_bank < config.pixels, "first_bank", f"below pixels={config.pixels}", first_bank, "banks count from 0")
     lower = lower_array if spec.on_array(config) else lower_depthwise
-    return lower(spec, tensors, config, first_bank=first_bank, rotation=rotation)
+    return lower(spec, tensors, image, first_bank=first_bank, rotation=rotation)

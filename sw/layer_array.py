@@ -17,8 +17,9 @@ from tercel.sw.chunk import Chunk, Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors, as_conv, check
 from tercel.sw.layer_tensors import fits_narrow
+from tercel.sw.lowered_layer import LoweredLayer
 from tercel.sw.memory_image import MemoryImage
-from tercel.sw.program import LayerMark, Port, Program
+from tercel.sw.program import Port
 from tercel.sw.tensor_layout import Placement, ceil_div, pack_array_weights, pack_parameters, pack_thresholds
 from tercel.sw.transfer import load_words, move_tensor
 
@@ -26,8 +27,9 @@ _ALL_CHANNELS = 16
 """Threshold words between the tables of two channels."""
 
 
-def lower_array(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first_bank: int, rotation: int) -> Program:
-    """The program of a ``conv`` or ``linear`` layer; :class:`~tercel.sw.layer_spec.LayerError` where not even one band or chunk fits."""
+def lower_array(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, first_bank: int, rotation: int) -> LoweredLayer:
+    """The instructions of a ``conv`` or ``linear`` layer; a ``LayerError`` where not even one band or chunk fits."""
+    config = image.config
     _check_array(spec, config)
     layer, layer_tensors = _flatten(*as_conv(spec, tensors))
     sections = layer.groups
@@ -49,7 +51,6 @@ def lower_array(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first
             rotation=rotation,
         ),
     )
-    image = MemoryImage(config)
     parts = _linear_parts(layer, layer_tensors, config, image)
     shared_table = _shared_table(layer, layer_tensors, config, image)
     source = _flat_port(image.add_input("input", tensors.input, signed=spec.in_signed), layer.input)
@@ -88,9 +89,7 @@ def lower_array(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first
             chunks.used(chunk, computed[-1:])
         stored = move_tensor(emitter, Opcode.STORE, target, outputs, after=computed, **rectangle)
         plan.release(readers=computed, stores=[stored])
-    instructions = emitter.finish()
-    mark = LayerMark(name=spec.kind, kind="array", first=0, last=len(instructions) - 2, macs=spec.macs, digits=spec.digits)
-    return image.program(instructions, (mark,))
+    return LoweredLayer(emitter=emitter, kind=spec.kind, engine="array", macs=spec.macs, digits=spec.digits)
 
 
 def _check_array(spec: LayerSpec, config: Config) -> None:

@@ -9,16 +9,17 @@ from tercel.sw.chunk import Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_array import input_fields
 from tercel.sw.layer_spec import LayerSpec, LayerTensors, check
+from tercel.sw.lowered_layer import LoweredLayer
 from tercel.sw.memory_image import MemoryImage
-from tercel.sw.program import LayerMark, Program
 from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
 from tercel.sw.transfer import load_words, move_tensor
 
 _MODES = {"depthwise": Mode.CONV, "max_pool": Mode.MAX, "average_pool": Mode.AVERAGE, "linear": Mode.MATRIX_VECTOR}
 
 
-def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first_bank: int, rotation: int) -> Program:
-    """The program of a ``depthwise``, pool or one-pixel ``linear`` layer; :class:`~tercel.sw.layer_spec.LayerError` if it cannot fit."""
+def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, first_bank: int, rotation: int) -> LoweredLayer:
+    """The instructions of a ``depthwise``, pool or one-pixel ``linear`` layer; a ``LayerError`` if it cannot fit."""
+    config = image.config
     _check_depthwise(spec, config)
     mode = _MODES[spec.kind]
     input_groups = ceil_div(spec.input[2], config.lanes)
@@ -38,7 +39,6 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, config: Config, *, f
             rotation=rotation,
         ),
     )
-    image = MemoryImage(config)
     parts = _linear_parts(spec, tensors, config, image)
     average = image.add_data("parameters", _parameters(tensors, config, channels=config.lanes)) if mode is Mode.AVERAGE else None
     source = image.add_input("input", tensors.input, signed=spec.in_signed)
@@ -92,9 +92,7 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, config: Config, *, f
             chunks.used(chunk, computed[-1:])
         stored = move_tensor(emitter, Opcode.STORE, target, outputs, rows=band.rows, column=0, columns=band.columns, after=computed)
         plan.release(readers=computed, stores=[stored])
-    instructions = emitter.finish()
-    mark = LayerMark(name=spec.kind, kind="depthwise", first=0, last=len(instructions) - 2, macs=spec.macs, digits=1)
-    return image.program(instructions, (mark,))
+    return LoweredLayer(emitter=emitter, kind=spec.kind, engine="depthwise", macs=spec.macs, digits=1)
 
 
 def _check_depthwise(spec: LayerSpec, config: Config) -> None:

@@ -18,21 +18,23 @@ def _aligned(address: int) -> int:
 
 @dataclass
 class MemoryImage:
-    """Gives addresses to data, inputs and, after all of them, outputs. Address 0 stays unused, so that a zero is out of range."""
+    """Gives addresses to data, inputs and outputs. Address 0 stays unused, so that a zero is out of range.
+
+    ``prefix`` begins the names of what is added; it may change in between.
+    """
 
     config: Config
+    prefix: str = ""
     _segments: list[Segment] = field(default_factory=list)
     _inputs: list[Port] = field(default_factory=list)
     _outputs: list[Port] = field(default_factory=list)
     _end: int = _FIRST_ADDRESS
     _read_end: int = _FIRST_ADDRESS
-    _write_base: int = _FIRST_ADDRESS
 
     def add_data(self, name: str, data: bytes) -> int:
         """Address of constant bytes."""
-        assert not self._outputs
         address = self._end
-        self._segments.append(Segment(name, address, data))
+        self._segments.append(Segment(self.prefix + name, address, data))
         self._read_end = address + len(data)
         self._end = _aligned(self._read_end)
         return address
@@ -41,22 +43,19 @@ class MemoryImage:
         """An input tensor with the codes it holds until others are given."""
         height, width, channels = codes.shape
         address = self.add_data(name, pack_tensor(codes, lanes=self.config.lanes))
-        port = Port(name=name, address=address, shape=(height, width, channels), lanes=self.config.lanes, signed=signed)
+        port = Port(name=self.prefix + name, address=address, shape=(height, width, channels), lanes=self.config.lanes, signed=signed)
         self._inputs.append(port)
         return port
 
     def add_output(self, name: str, shape: tuple[int, int, int], *, signed: bool) -> Port:
         """Room for an output tensor."""
-        if not self._outputs:
-            self._write_base = self._end
-        port = Port(name=name, address=self._end, shape=shape, lanes=self.config.lanes, signed=signed)
+        port = Port(name=self.prefix + name, address=self._end, shape=shape, lanes=self.config.lanes, signed=signed)
         self._outputs.append(port)
         self._end = _aligned(self._end + port.size)
         return port
 
     def program(self, instructions: list[Instruction], marks: tuple[LayerMark, ...]) -> Program:
         """The finished program."""
-        last = self._outputs[-1]
         return Program(
             config=self.config,
             words=make_words(instructions),
@@ -64,8 +63,8 @@ class MemoryImage:
             program_base=self._end,
             read_base=_FIRST_ADDRESS,
             read_end=self._read_end,
-            write_base=self._write_base,
-            write_end=last.address + last.size,
+            write_base=min(port.address for port in self._outputs),
+            write_end=max(port.address + port.size for port in self._outputs),
             memory_bytes=_aligned(self._end + len(instructions) * INSTRUCTION_BYTES),
             inputs=tuple(self._inputs),
             outputs=tuple(self._outputs),

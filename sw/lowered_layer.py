@@ -1,0 +1,23 @@
+"""A layer between lowering and program."""
+
+from dataclasses import dataclass
+
+from tercel.sw.emitter import Emitter
+from tercel.sw.program import LayerMark
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoweredLayer:
+    """A layer's instructions with what they depend on; the memory image has its tensors."""
+
+    emitter: Emitter
+    kind: str
+    engine: str
+    macs: int
+    digits: int
+
+    def mark(self, *, first: int) -> LayerMark:
+        """The layer's mark when its instructions begin at ``first``."""
+        return LayerMark(
+            name=self.kind, kind=self.engine, first=first, last=first + len(self.emitter) - 1, macs=self.macs, digits=self.digits
+        )
