@@ -24,7 +24,7 @@ class StoreEngine(Component):
     """Reads words whenever the scratchpad lets it, and writes their beats.
 
     One beat a cycle while the memory port and the scratchpad allow; 2 cycles between two instructions, hidden while beats wait. The first
-    beat is offered to the memory port 8 cycles after the start was taken. ``done`` is offered in the cycle after the answer to an
+    beat is offered to the memory port 7 cycles after the start was taken. ``done`` is offered in the cycle after the answer to an
     instruction's last beat.
 
     Parameters

@@ -86,35 +86,34 @@ class Walk(Component):
         with m.If(self.start.ready):
             m.d.sync += fields.eq(self.start.payload)
 
-        beats = Signal(range(128), reset_less=True)
-        last_beat, last_group, last_pixel, last_row, row_end, end = (
-            Signal(name=name) for name in ("last_beat", "last_group", "last_pixel", "last_row", "row_end", "end")
+        beats = Signal(range(128))
+        last_beat, last_group, last_pixel, last_row, row_end, end, finish = (
+            Signal(name=name) for name in ("last_beat", "last_group", "last_pixel", "last_row", "row_end", "end", "finish")
         )
         take_row = Signal()
         next_row_ready = Signal()
         m.d.comb += [
             row_end.eq(last_beat & last_group & last_pixel),
             end.eq(last_group & last_pixel & last_row),
+            finish.eq(move & last_beat & end),
             take_row.eq(setup | (move & row_end)),
             offered.eq(running & (next_row_ready | linear | last_row | ~row_end)),
         ]
-        with m.If(move & last_beat & end):
+        with m.If(finish):
             m.d.sync += running.eq(0)
-        first_beats = Signal.like(beats)
         with m.Switch(fields.space):
             for space in spaces(config):
                 with m.Case(space):
-                    m.d.comb += first_beats.eq(word_beats(config, space=space) - 1)
-        with m.If(setup):
-            m.d.sync += beats.eq(first_beats)
-        beat = self._countdown(m, "beat", beats, reload=move & last_beat, step=move, last=last_beat)
-        with m.If(setup):
-            m.d.sync += beat.eq(first_beats)
-        self._countdown(m, "group", fields.groups, reload=setup | (move & last_beat & last_group), step=move & last_beat, last=last_group)
-        self._countdown(m, "pixel", fields.pixels, reload=take_row, step=move & last_beat & last_group, last=last_pixel)
-        self._countdown(m, "row", fields.rows, reload=setup, step=move & row_end, last=last_row)
+                    m.d.comb += beats.eq(word_beats(config, space=space) - 1)
+        for name, count, last, step in (
+            ("beat", beats, last_beat, move),
+            ("group", fields.groups, last_group, move & last_beat),
+            ("pixel", fields.pixels, last_pixel, move & last_beat & last_group),
+            ("row", fields.rows, last_row, move & row_end),
+        ):
+            self._countdown(m, name, count, last=last, setup=setup, step=step & ~finish)
 
-        adr = self._memory_address(m, take_row=take_row, move=move, memory_row=fields.memory_row)
+        adr = self._memory_address(m, take_row=take_row, move=move, finish=finish, memory_row=fields.memory_row)
         bank, addr = self._word_pointer(
             m, fields, platform, linear=linear, record=record, setup=setup, take_row=take_row, move_word=move & last_beat,
             last_group=last_group, row_end=row_end, next_row_ready=next_row_ready,
@@ -142,27 +141,37 @@ class Walk(Component):
         return m
 
     @staticmethod
-    def _countdown(m: Module, name: str, count, *, reload, step, last) -> Signal:
-        """A counter of the steps that remain; ``last`` while there are none."""
-        left = Signal(count.shape(), name=f"{name}_left", reset_less=True)
-        m.d.comb += last.eq(left == 0)
-        with m.If(reload):
-            m.d.sync += left.eq(count)
-        with m.Elif(step):
-            m.d.sync += left.eq(left - 1)
-        return left
+    def _countdown(m: Module, name: str, count, *, last, setup, step) -> None:
+        """A counter of the steps that remain; ``last`` while there are none, and then the next step starts it again.
 
-    def _memory_address(self, m: Module, *, take_row, move, memory_row) -> Signal:
-        """The address of a beat. The next row's address is kept ready; while nothing runs it follows the start's."""
+        It is 0 whenever it is loaded, so that loading is an addition and takes no multiplexer.
+        """
+        left = Signal(len(count), name=f"{name}_left")
+        m.submodules[f"{name}_counter"] = adder = MuxAdd(len(count))
+        m.d.comb += [last.eq(left == 0), adder.a.eq(left), adder.c.eq(~0), adder.d.eq(count), adder.sel.eq(last)]
+        with m.If(setup | step):
+            m.d.sync += left.eq(adder.o)
+
+    def _memory_address(self, m: Module, *, take_row, move, finish, memory_row) -> Signal:
+        """The address of a beat. The next row's address is kept ready; it is 0 between instructions, so that a start adds to it."""
         low = exact_log2(self._config.memory_width)
         adr = Signal(beat_addr_bits(self._config), reset_less=True)
-        next_row = Signal.like(adr)
+        next_row = Signal(len(adr))
+        m.submodules.next_row_adder = adder = MuxAdd(len(adr))
+        m.d.comb += [
+            adder.a.eq(next_row),
+            adder.c.eq(memory_row[low:]),
+            adder.d.eq(self.start.p.memory_addr[low:]),
+            adder.sel.eq(self.start.ready),
+        ]
+        with m.If(take_row | (self.start.ready & self.start.valid)):
+            m.d.sync += next_row.eq(adder.o)
+        with m.If(finish):
+            m.d.sync += next_row.eq(0)
         with m.If(take_row):
-            m.d.sync += [adr.eq(next_row), next_row.eq(next_row + memory_row[low:])]
+            m.d.sync += adr.eq(next_row)
         with m.Elif(move):
             m.d.sync += adr.eq(adr + 1)
-        with m.If(self.start.ready):
-            m.d.sync += next_row.eq(self.start.p.memory_addr[low:])
         return adr
 
     def _word_pointer(self, m, fields, platform, *, linear, record, setup, take_row, move_word, last_group, row_end, next_row_ready):
@@ -207,14 +216,16 @@ class Walk(Component):
         wrap = Signal()
         within = Signal()
         step_bank = Signal()
-        addend = Signal(ADDR_BITS)
-        next_addr = Signal(16)
+        m.submodules.word_adder = word_adder = MuxAdd(16)
+        next_addr = word_adder.o
         m.d.comb += [
             wrap.eq(bank == Mux(record, RECORD_TAPS - 1, pixels - 1)),
             within.eq(linear | ~last_group),
             step_bank.eq(record | ~within),
-            addend.eq(Mux(record, wrap, Mux(within, 1, Mux(wrap, fields.spad_pixel, 0)))),
-            next_addr.eq(Mux(within, addr, pixel_addr) + addend),
+            word_adder.a.eq(Mux(within, addr, pixel_addr)),
+            word_adder.c.eq(Mux(record, wrap, within)),
+            word_adder.d.eq(fields.spad_pixel),
+            word_adder.sel.eq(wrap & ~within),
         ]
         with m.If(setup | (move_word & row_end & ~linear)):
             m.d.sync += [bank.eq(row_bank), addr.eq(row_addr), pixel_addr.eq(row_addr)]
