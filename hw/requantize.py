@@ -17,12 +17,13 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
+from tercel.hw.scale import Scale, scale_layout
 
 FACTOR_BITS = 47
 """R * 2**31 fits."""
 
 
-class Requantizer(Component):
+class ScaledRequantizer(Component):
     """One result a cycle, ``latency`` cycles after its operands; no handshake, nothing to stall.
 
     Members marked *static* belong to an instruction: they hold their value while results of it are on the way.
@@ -42,18 +43,17 @@ class Requantizer(Component):
         v = (acc << gain) + bias + asum.
     gain : In(1), static
     narrow : In(1), static; only with 32 bits
-    multiplier : In(multiplier_bits)
-        M; *static* unless the config stores it per channel.
-    e : In(6)
-        Total right shift, 1..63.
-    r : In(signed(9)); factor : In(47); residual_enable : In(1)
-        With ``residual``: the code, R << min(k + s, 31), and whether to add it.
+    scale : In(scale_layout)
+        Multiplier and shift.
+    r : In(signed(9)); residual_enable : In(1)
+        With ``residual``: the code, and whether to add it.
+    factor : In(48)
+        With ``residual``: ``R << min(k + s, 31)``, doubled if e is even; a cycle after the other operands.
     z_res : In(signed(9)), static; only with ``residual``
     z_out, lo, hi : In(signed(9)), static
-    threshold : In(signed(16)); count_enable, count_first, count_last : In(1)
-        With ``thresholds``: in a slot with ``count_enable`` the result is the number of slots, since that with
-        ``count_first``, whose p is greater than ``threshold``; it is the output's in the slot with ``count_last``, which has all of them.
-        Without ``count_enable``, ``threshold`` must be ``hi``: there is one comparator.
+    threshold : In(signed(16)); count_enable, count_first : In(1)
+        With ``thresholds``: in a slot with ``count_enable`` the result is the number of slots, since that with ``count_first``, whose p is
+        greater than ``threshold``. Without ``count_enable``, ``threshold`` must be ``hi``: there is one comparator.
     y : Out(8)
         The low 8 bits of the output code.
     """
@@ -72,8 +72,7 @@ class Requantizer(Component):
             "asum": In(signed(sum_bits)),
             "bias": In(signed(sum_bits)),
             "gain": In(1),
-            "multiplier": In(config.multiplier_bits),
-            "e": In(6),
+            "scale": In(scale_layout(config, sum_bits=sum_bits)),
             "z_out": In(signed(9)),
             "lo": In(signed(9)),
             "hi": In(signed(9)),
@@ -82,9 +81,9 @@ class Requantizer(Component):
         if sum_bits == 32:
             members |= {"narrow": In(1)}
         if residual:
-            members |= {"r": In(signed(9)), "factor": In(FACTOR_BITS), "residual_enable": In(1), "z_res": In(signed(9))}
+            members |= {"r": In(signed(9)), "factor": In(FACTOR_BITS + 1), "residual_enable": In(1), "z_res": In(signed(9))}
         if thresholds:
-            members |= {"threshold": In(signed(16)), "count_enable": In(1), "count_first": In(1), "count_last": In(1)}
+            members |= {"threshold": In(signed(16)), "count_enable": In(1), "count_first": In(1)}
         super().__init__(members)
 
     @property
@@ -121,12 +120,8 @@ class Requantizer(Component):
 
     def _product(self, m: Module, v: Signal) -> Signal:
         """The product v*M, residual added, valid in the cycle of the shifter."""
-        bits = self.config.multiplier_bits
-        multiplier = Signal(signed(bits + 1), reset_less=True)
-        if self.config.per_channel_multiplier:
-            m.d.comb += multiplier.eq(delayed(m, self.multiplier, 2, name="multiplier"))
-        else:
-            m.d.sync += multiplier.eq(self.multiplier)
+        bits = self.config.multiplier_bits + 1
+        multiplier = _signed(delayed(m, self.scale.multiplier, 2, name="multiplier"))
         if self.sum_bits == 18:
             product = Signal(signed(18 + bits), reset_less=True)
             m.d.sync += product.eq(v * multiplier)
@@ -144,56 +139,40 @@ class Requantizer(Component):
             m.d.sync += difference.eq(self.r - self.z_res)
         with m.Else():
             m.d.sync += difference.eq(0)
-        factor = delayed(m, self.factor, 1, name="factor")
-        parts = [Signal(signed(9 + width), name=f"part_{index}", reset_less=True) for index, width in enumerate((18, 18, FACTOR_BITS - 33))]
-        upper = Signal(signed(len(parts[2]) + 18), reset_less=True)
-        m.d.sync += [part.eq(difference * _signed(factor[17 * index : 17 * index + 17])) for index, part in enumerate(parts)]
-        m.d.sync += upper.eq(Cat(parts[1][:17], (parts[2] + (parts[1] >> 17))[: len(parts[2]) + 1]))
-        low_sum = Signal(signed(max(19 + bits, 28)), reset_less=True)
-        high_sum = Signal(signed(41), reset_less=True)
+        factors = [self.factor[low : low + 17] for low in (0, 17, 34)]
+        parts = [Signal(signed(10 + len(factor)), name=f"part_{index}", reset_less=True) for index, factor in enumerate(factors)]
+        m.d.sync += [part.eq(difference * _signed(factor)) for part, factor in zip(parts, factors, strict=True)]
+        upper = Signal(signed(41), reset_less=True)
+        m.d.sync += upper.eq(Cat(parts[1][:17], (parts[2] + (parts[1] >> 17))[:24]))
+        low_sum = Signal(signed(19 + bits), reset_less=True)
+        high_sum = Signal(signed(42), reset_less=True)
         m.d.sync += [low_sum.eq(low + delayed(m, parts[0], 1, name="part_0")), high_sum.eq(high + upper)]
-        product = Signal(signed(58), reset_less=True)  # |v*M| < 2**47, |residual| < 2**56
-        m.d.sync += product.eq(Cat(low_sum[:17], ((low_sum >> 17) + high_sum)[:41]))
+        product = Signal(signed(59), reset_less=True)  # |v*M| < 2**48, |residual| < 2**57
+        m.d.sync += product.eq(Cat(low_sum[:17], ((low_sum >> 17) + high_sum)[:42]))
         return product
 
     def _shift(self, m: Module, product: Signal) -> tuple[Signal, Signal]:
-        """Product shifted right by e - 1 and cut to the bits a result can need; whether the cut changed it. Two cycles."""
+        """Product shifted right and cut to the bits a result can need; whether the cut changed it. Two cycles."""
         kept_bits = 18 if self.thresholds else 11
-        e = delayed(m, self.e, self._shift_cycle - 1, name="e")
-        narrow = len(product) <= 34
-        # Twice the product shifted by e. A product of 34 bits leaves 0 from e = 34 on, as sum and rounding bit have opposite sign.
-        amount = Signal(6, reset_less=True)
-        m.d.sync += amount.eq(e)
-        beyond = []
-        if narrow:
-            # e in 32..63 goes as 31, and one or two steps more as long as that matters.
-            one_more = Signal(reset_less=True)
-            two_more = Signal(reset_less=True)
-            nothing = Signal(reset_less=True)
-            m.d.sync += [one_more.eq(e == 32), two_more.eq(e == 33), nothing.eq(e >= 34)]
-            with m.If(e[5]):
-                m.d.sync += amount.eq(31)
-            beyond = [delayed(m, flag, 1, name=f"{flag.name}_late") for flag in (one_more, two_more, nothing)]
-        value = Cat(Const(0, 1), product).as_signed()
-        over = Const(0, 1)
-        late = delayed(m, amount, 1, name="amount")
-        for level in (4, 3) if narrow else (5, 4, 3):
-            value, over = _shift_level(m, value, over, amount[level], level=level, keep=kept_bits + (1 << level) - 1)
+        scale = delayed(m, self.scale, self._shift_cycle, name="scale")
+        late = delayed(m, scale, 1, name="scale_late")
+        value, over = product, Const(0, 1)
+        for level in (3, 2) if self.sum_bits == 18 else (4, 3, 2):
+            value, over = _shift_level(m, value, over, scale.shift[level], step=2 << level, keep=kept_bits + (2 << level) - 2)
         coarse = Signal(signed(len(value)), reset_less=True)
         coarse_over = Signal(reset_less=True)
         m.d.sync += [coarse.eq(value), coarse_over.eq(over)]
         value, over = coarse, coarse_over
-        for level in (2, 1, 0):
-            value, over = _shift_level(m, value, over, late[level], level=level, keep=kept_bits + (1 << level) - 1)
+        for level in (1, 0):
+            value, over = _shift_level(m, value, over, late.shift[level], step=2 << level, keep=kept_bits + (2 << level) - 2)
         kept = Signal(signed(kept_bits))
         kept_over = Signal(reset_less=True)
         m.d.sync += [kept.eq(value), kept_over.eq(over)]
-        if narrow:
-            with m.If(beyond[0]):
-                m.d.sync += kept[:3].eq(value[1:4])
-            with m.If(beyond[1]):
-                m.d.sync += kept[:3].eq(value[2:5])
-            with m.If(beyond[2]):
+        if self.sum_bits == 18:
+            # Behind the 30 shifts there are 5 bits.
+            with m.If(late.more):
+                m.d.sync += kept[:4].eq(value[2:6])
+            with m.If(late.nothing):
                 m.d.sync += kept.eq(0)
         return kept, kept_over
 
@@ -230,20 +209,59 @@ def _signed(value: Value) -> Value:
     return Cat(value, Const(0, 1)).as_signed()
 
 
-def _shift_level(m: Module, value: Value, over: Value, select: Value, *, level: int, keep: int) -> tuple[Signal, Signal]:
-    """``value`` shifted right by 2**level if ``select``, its low ``keep`` bits, and whether bits above them were not sign."""
-    step = 1 << level
+def _shift_level(m: Module, value: Value, over: Value, select: Value, *, step: int, keep: int) -> tuple[Signal, Signal]:
+    """``value`` shifted right by ``step`` if ``select``, its low ``keep`` bits, and whether bits above them were not sign."""
     shifted = Signal(signed(min(keep, len(value))), name=f"shift_{step}")
     m.d.comb += shifted.eq(Mux(select, value >> step, value))
     if keep >= len(value):
         return shifted, over
     now_over = Signal(name=f"over_{step}")
-    whole = value[keep - 1 :]
-    rest = value[keep - 1 + step :]
-    fits = Mux(select, _all_equal(rest), _all_equal(whole))
+    fits = Mux(select, _all_equal(value[keep - 1 + step :]), _all_equal(value[keep - 1 :]))
     m.d.comb += now_over.eq(over | ~fits)
     return shifted, now_over
 
 
 def _all_equal(bits: Value) -> Value:
     return (bits.all() | ~bits.any()) if len(bits) > 1 else Const(1, 1)
+
+
+class Requantizer(Component):
+    """A :class:`ScaledRequantizer` with plain operands.
+
+    Members as there, but for
+
+    Members
+    -------
+    multiplier : In(multiplier_bits); e : In(6)
+        M and the total right shift, 1..63.
+    factor : In(47)
+        With ``residual``: ``R << min(k + s, 31)``, with the other operands.
+    """
+
+    def __init__(self, config: Config, *, sum_bits: int, residual: bool, thresholds: bool):
+        self.config = config
+        self._scaled = ScaledRequantizer(config, sum_bits=sum_bits, residual=residual, thresholds=thresholds)
+        members = dict(self._scaled.signature.members)
+        del members["scale"]
+        members |= {"multiplier": In(config.multiplier_bits), "e": In(6)}
+        if residual:
+            members["factor"] = In(FACTOR_BITS)
+        super().__init__(members)
+
+    @property
+    def latency(self) -> int:
+        """As in :class:`ScaledRequantizer`."""
+        return self._scaled.latency
+
+    def elaborate(self, platform):
+        """Prepares the operands."""
+        m = Module()
+        m.submodules.scaled = scaled = self._scaled
+        m.submodules.scale = scale = Scale(self.config, sum_bits=scaled.sum_bits)
+        for name, member in self.signature.members.items():
+            if member.flow is In and name not in ("multiplier", "e", "factor"):
+                m.d.comb += getattr(scaled, name).eq(getattr(self, name))
+        m.d.comb += [scale.multiplier.eq(self.multiplier), scale.e.eq(self.e), scaled.scale.eq(scale.o), self.y.eq(scaled.y)]
+        if scaled.residual:
+            m.d.sync += scaled.factor.eq(Mux(self.e[0], self.factor, Cat(Const(0, 1), self.factor)))
+        return m
