@@ -1,6 +1,6 @@
 """From banks to rows: each row of the array gets its pixel's word, wherever it lies."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -11,6 +11,7 @@ from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
+from tercel.hw.wide_mux import WideMux
 
 LATENCY = ADDRESS_LATENCY + 4
 
@@ -87,7 +88,9 @@ class Crossbar(Component):
         # One input more than there are banks: padding.
         select_6 = [Signal(range(pixels + 1), name=f"select_{row}") for row in range(pixels)]
         for row in range(pixels):
-            m.d.sync += select_6[row].eq(Mux(inside_5.bit_select(bank_5[row], 1), bank_5[row], pixels))
+            m.submodules[f"inside_{row}"] = chosen = WideMux(width=1, count=pixels)
+            m.d.comb += [chosen.sel.eq(bank_5[row]), *(chosen.inputs[bank].eq(inside_5[bank]) for bank in range(pixels))]
+            m.d.sync += select_6[row].eq(Mux(chosen.o, bank_5[row], pixels))
         data_6 = delayed(m, self.data, 1, name="data")
         take_6 = self._rows_of_sub_cycle(m)
 
@@ -95,9 +98,12 @@ class Crossbar(Component):
         codes_7 = [Signal(8 * lanes, name=f"codes_{row}") for row in range(pixels)]
         outside_7 = Signal(pixels)
         for row in range(pixels):
+            m.submodules[f"word_{row}"] = word = WideMux(width=8 * lanes, count=pixels + 1)
+            m.d.comb += [word.sel.eq(select_6[row]), word.inputs[pixels].eq(padding)]
+            m.d.comb += [word.inputs[bank].eq(data_6[bank]) for bank in range(pixels)]
             with m.If(take_6[row]):
                 m.d.sync += [
-                    codes_7[row].eq(Array([*(data_6[bank] for bank in range(pixels)), padding])[select_6[row]]),
+                    codes_7[row].eq(word.o),
                     outside_7[row].eq(select_6[row] == pixels),
                 ]
 
