@@ -269,7 +269,7 @@ def test_random_programs(seed: int) -> None:
     rng = random.Random(seed)
 
     async def testbench(ctx) -> None:
-        for number in range(30):
+        for number in range(20):
             program = random_program(rng)
             expected = model(program)
             actual = await bench.run(ctx, program, seed=number, overlap=rng.randint(1, 3), slowness=rng.choice([3, 30, 200]))

@@ -1,21 +1,24 @@
 """Performance counters in one memory."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import bits_for
+
+_LOW_BITS = 6
+_COUNTER_LAYOUT = data.StructLayout({"low": unsigned(_LOW_BITS), "high": unsigned(32 - _LOW_BITS)})
 
 
 class Counters(Component):
     """32-bit counters of events, each an event in every cycle at most.
 
-    Every counter gathers its events in a few bits; one after the other these are added to the sums in a memory, where one adder serves
-    all. A sum is therefore complete :attr:`drain_cycles` after its last event. After a reset the sums are cleared on the first round.
+    Only the low bits of each counter are in registers; one after the other they are copied into a memory, where one adder serves all
+    high bits. A copy is therefore complete :attr:`drain_cycles` after its last event. After a reset the first round clears the memory.
 
     Parameters
     ----------
     count
-        Number of counters, at least 4.
+        Number of counters, 4..60.
 
     Members
     -------
@@ -33,13 +36,13 @@ class Counters(Component):
 
     @property
     def drain_cycles(self) -> int:
-        """Cycles after which an event is in its sum."""
+        """Cycles after which an event is in the memory."""
         return self._count + 4
 
     def elaborate(self, platform) -> Module:
-        """Three stages behind the gathering: select, add, write."""
+        """Two stages behind the low bits: select and read, then write."""
         m = Module()
-        m.submodules.sums = sums = Memory(shape=32, depth=self._count, init=[])
+        m.submodules.sums = sums = Memory(shape=_COUNTER_LAYOUT, depth=self._count, init=[], attrs={"ram_style": "block"})
         sum_read, sum_write, csr_read = sums.read_port(), sums.write_port(), sums.read_port()
         m.d.comb += [csr_read.addr.eq(self.read_index), self.read_data.eq(csr_read.data)]
 
@@ -49,24 +52,20 @@ class Counters(Component):
         with m.If(turn == self._count - 1):
             m.d.sync += [turn.eq(0), first_round.eq(0)]
 
+        lows = [Signal(_LOW_BITS, name=f"low_{number}") for number in range(self._count)]
         events = Signal(self._count)
-        gathered = [Signal(bits_for(self._count), name=f"gathered_{number}") for number in range(self._count)]
         m.d.sync += events.eq(Mux(self.running, self.events, 0))
-        for number, counter in enumerate(gathered):
-            m.d.sync += counter.eq(Mux(turn == number, 0, counter) + events[number])
+        for event, low in zip(events, lows, strict=True):
+            with m.If(event):
+                m.d.sync += low.eq(low + 1)
 
-        added = Signal(bits_for(self._count))
-        added_turn = Signal.like(turn)
-        added_first = Signal()
-        selected = Signal()
-        m.d.comb += sum_read.addr.eq(turn)
-        m.d.sync += [
-            added.eq(Array(gathered)[turn]),
-            added_turn.eq(turn),
-            added_first.eq(first_round),
-            selected.eq(1),
-            sum_write.data.eq(Mux(added_first, 0, sum_read.data) + added),
-            sum_write.addr.eq(added_turn),
-            sum_write.en.eq(selected),
+        # The low bits have wrapped, once, if they are less than when they were stored.
+        low = Signal(_LOW_BITS)
+        fresh = Signal()
+        m.d.comb += [
+            sum_read.addr.eq(turn),
+            sum_write.data.low.eq(low),
+            sum_write.data.high.eq(Mux(fresh, 0, sum_read.data.high + (low < sum_read.data.low))),
         ]
+        m.d.sync += [low.eq(Cat(lows).word_select(turn, _LOW_BITS)), fresh.eq(first_round), sum_write.addr.eq(turn), sum_write.en.eq(1)]
         return m

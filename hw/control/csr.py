@@ -122,12 +122,15 @@ class Csr(Component):
             "counter_count": self._counter_count,
             **settings,
         }
-        with m.If((bus.adr >= first_counter) & (bus.adr < first_counter + self._counter_count)):
-            m.d.sync += bus.dat_r.eq(self.counter_data)
-        with m.Else(), m.Switch(bus.adr):
+        page = bus.adr[:4]
+        selected = Signal(32)
+        with m.Switch(page):
             for name, value in readable.items():
                 with m.Case(ADDRESSES[name] // 4):
-                    m.d.sync += bus.dat_r.eq(value)
-            with m.Default():
-                m.d.sync += bus.dat_r.eq(0)
+                    m.d.comb += selected.eq(value)
+        m.d.sync += bus.dat_r.eq(0)
+        with m.If(bus.adr[4:] == 0):
+            m.d.sync += bus.dat_r.eq(selected)
+        with m.Elif((bus.adr >= first_counter) & (bus.adr < first_counter + self._counter_count)):
+            m.d.sync += bus.dat_r.eq(self.counter_data)
         return m
