@@ -56,7 +56,7 @@ class LayerSpec:
     narrow
         Take sums modulo 2**18, or None: where it makes no difference.
     array
-        ``linear`` on the array although the config has a depthwise engine.
+        ``linear`` on the array although the depthwise engine could run it.
     out_space
         Scratchpad that takes the output: 0 array, 1 window.
     """
@@ -148,10 +148,13 @@ class LayerSpec:
         return height * width * channels * taps * (self.input[2] // self.groups if self.kind in ("conv", "linear") else 1)
 
     def on_array(self, config: Config) -> bool:
-        """Whether the array runs the layer; the rest is for the depthwise engine."""
+        """Whether the array runs the layer; the rest is for the depthwise engine.
+
+        A ``linear`` layer of one pixel goes to the depthwise engine if there is one whose record memory holds a group of outputs.
+        """
         if self.kind == "linear":
-            matrix_vector = config.depthwise and self.input[:2] == (1, 1) and not self.thresholds
-            return self.array or not matrix_vector
+            records = ceil_div(self.input[2], config.lanes) * max(1, config.lanes // 8)
+            return self.array or self.input[:2] != (1, 1) or self.thresholds > 0 or records > config.record_depth
         return self.kind == "conv"
 
     def code_range(self, config: Config) -> tuple[int, int]:
