@@ -21,7 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
@@ -253,5 +253,55 @@ def cache_folder() -> Path:
 
 
 def last_lines(text: str, *, count: int = 20) -> str:
-    """The end of a tool's output, for an error message."""
-    return "\n".join(text.rstrip().splitlines()[-count:])
+    """The end of a tool's output, for an error message, after those earlier lines that name an error (output may be out of order)."""
+    lines = text.rstrip().splitlines()
+    errors = [line for line in lines[:-count] if re.match(r"%?error\b", line.strip(), re.IGNORECASE)]
+    return "\n".join([*errors[:5], *lines[-count:]])
+
+
+def run_tool(
+    tool: Tool,
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    log: Path,
+    report: Callable[[str], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a tool in ``folder``; its output goes to ``log``, line by line to ``report``, and is returned.
+
+    Tools that are WebAssembly see other paths than this process does: pass file names relative to ``folder``.
+
+    Raises
+    ------
+    ToolError
+        It ended with another exit code than 0. The message holds its last lines.
+    """
+    lines = []
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [*tool.command, *arguments],
+            cwd=folder,
+            env={**tool.process_environment(), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                file.write(line)
+                lines.append(line)
+                if report is not None:
+                    report(line.rstrip())
+        except BaseException:
+            process.kill()
+            raise
+    text = "".join(lines)
+    if process.returncode:
+        raise ToolError(f"{tool.name} failed with exit code {process.returncode}; its last lines (all are in {log}):\n{last_lines(text)}")
+    return text

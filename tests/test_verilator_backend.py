@@ -177,7 +177,9 @@ def test_program_is_built_once():
 
 
 def test_verilator_shows_its_last_lines():
-    with pytest.raises(ToolError, match=r"(?s)^verilator failed with exit code 1; its last lines:\n.*syntax error"):
+    with pytest.raises(
+        ToolError, match=r"(?s)^verilator failed with exit code 1; its last lines \(all are in .*/tiny-\w+\.log\):\n.*syntax error"
+    ):
         build_simulation(TINY, verilog="module tercel_npu(; endmodule")
 
 

@@ -9,7 +9,6 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import tercel.hw
 from tercel.hw.config import Config
-from tercel.sim.toolchain import ToolError, cache_folder, find_tool, last_lines, verilator_make_variables
+from tercel.sim.toolchain import ToolError, cache_folder, find_tool, run_tool, verilator_make_variables
 
 TOP = "tercel_npu"
 PROGRAM = "simulation"
@@ -104,6 +103,11 @@ def _key(config: Config, *, trace: bool, verilog: str | None) -> str:
     return digest.hexdigest()[:16]
 
 
+def _log(work: Path) -> Path:
+    """Beside the folder of the build, so that it is still there after a failure."""
+    return work.with_suffix(".log")
+
+
 def _build(work: Path, config: Config, *, trace: bool, verilog: str | None, report: Report) -> None:
     started = time.monotonic()
     if verilog is None:
@@ -112,51 +116,34 @@ def _build(work: Path, config: Config, *, trace: bool, verilog: str | None, repo
         report("Verilog")
         verilog = emit(config)
     (work / f"{TOP}.v").write_text(verilog)
-    objects = work / "objects"
-    tool = find_tool("verilator")
     report("Verilator")
-    _call(
-        [*tool.command, *_VERILATOR_FLAGS, *(["--trace-vcd"] if trace else []), "-Mdir", str(objects), str(_HARNESS), f"{TOP}.v"],
-        work=work,
-        environment=tool.process_environment(),
-    )
+    tool = find_tool("verilator")
+    flags = [*_VERILATOR_FLAGS, *(["--trace-vcd"] if trace else [])]
+    run_tool(tool, [*flags, "-Mdir", "objects", str(_HARNESS), f"{TOP}.v"], folder=work, log=_log(work))
     report("C++")
+    objects = work / "objects"
+    sources, compiled = len(list(objects.glob("*.cpp"))), 0
+
+    def count(line: str) -> None:
+        nonlocal compiled
+        if " -c " in line:
+            compiled += 1
+            report(f"C++, file {min(compiled, sources)} of {sources}")
+
     variables = {
         **verilator_make_variables(),
         "OPT_FAST": _OPTIMISATION,
         "OPT_GLOBAL": "-O1",
         "USER_CPPFLAGS": f"-DTERCEL_MEMORY_WIDTH={config.memory_width}",
     }
-    environment = {key: value for key, value in tool.process_environment().items() if key not in ("MAKEFLAGS", "MFLAGS")}
-    _call(
-        [
-            *find_tool("make").command,
-            "-C",
-            str(objects),
-            "-f",
-            "Vtop.mk",
-            f"-j{os.cpu_count() or 1}",
-            *(f"{k}={v}" for k, v in variables.items()),
-            "Vtop",
-        ],
-        work=work,
-        environment=environment,
+    run_tool(
+        find_tool("make"),
+        ["-f", "Vtop.mk", f"-j{os.cpu_count() or 1}", *(f"{name}={value}" for name, value in variables.items()), "Vtop"],
+        folder=objects,
+        log=_log(work),
+        report=count,
+        environment={**tool.environment, "MAKEFLAGS": "", "MFLAGS": ""},
     )
     (objects / "Vtop").rename(work / PROGRAM)
     shutil.rmtree(objects)
     (work / "seconds").write_text(f"{time.monotonic() - started:.1f}\n")
-
-
-def _call(command: list[str], *, work: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        command,
-        cwd=work,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ToolError(f"{Path(command[0]).name} failed with exit code {done.returncode}; its last lines:\n{last_lines(done.stdout)}")

@@ -1,0 +1,57 @@
+"""What the area flow knows of an FPGA: how its tools are called, what its cells count for and what it has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Cells = Mapping[str, int]
+"""Number of cells by type, after synthesis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One part.
+
+    Attributes
+    ----------
+    synthesis
+        Yosys command, without ``-top``.
+    place_tool
+        Name of the place and route tool in :mod:`tercel.sim.toolchain`.
+    place_arguments
+        Its arguments; ``{netlist}`` stands for the file.
+    constraints
+        Text of the file ``top.cst`` that place and route reads; empty where pins may stay unplaced.
+    weights
+        For each resource, what a cell of a type counts for. A type may end in ``*``. Cell types that are in no resource are
+        free (multiplexers inside a slice, constants).
+    placed
+        For each resource, the names under which place and route reports it.
+    available
+        What the part has of each resource.
+    platform
+        What components are elaborated for; some use special cells of a family they know.
+    """
+
+    name: str
+    part: str
+    synthesis: str
+    place_tool: str
+    place_arguments: tuple[str, ...]
+    weights: Mapping[str, Mapping[str, int]]
+    placed: Mapping[str, tuple[str, ...]]
+    available: Mapping[str, int]
+    constraints: str = ""
+    platform: object = None
+    notes: tuple[str, ...] = field(default=())
+
+    def count(self, cells: Cells) -> dict[str, int]:
+        """Resources that ``cells`` need."""
+        return {
+            resource: sum(_weight(weights, kind) * number for kind, number in cells.items()) for resource, weights in self.weights.items()
+        }
+
+
+def _weight(weights: Mapping[str, int], kind: str) -> int:
+    if kind in weights:
+        return weights[kind]
+    return next((weight for pattern, weight in weights.items() if pattern.endswith("*") and kind.startswith(pattern[:-1])), 0)

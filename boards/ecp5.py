@@ -1,0 +1,34 @@
+"""Lattice ECP5 parts, speed grade 6."""
+
+from tercel.hw.mux_add import Ecp5
+
+from .device import Device
+
+_WEIGHTS = {
+    "LUT4": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
+    "FF": {"TRELLIS_FF": 1},
+    "DSP": {"MULT18X18D": 1, "MULT9X9D": 1},
+    "block RAM": {"DP16KD": 1, "PDPW16KD": 1},
+}
+_PLACED = {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D",), "block RAM": ("DP16KD",)}
+
+
+def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int) -> Device:
+    return Device(
+        name=name,
+        part=part,
+        synthesis="synth_ecp5 -abc9",
+        place_tool="nextpnr-ecp5",
+        place_arguments=(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),
+        weights=_WEIGHTS,
+        placed=_PLACED,
+        available={"LUT4": luts, "FF": luts, "DSP": dsps, "block RAM": memories},
+        platform=Ecp5(),
+        notes=("a carry cell CCU2C counts for 2 LUT4; a 16x4 distributed memory for 6: 4, and 2 that its write port takes",),
+    )
+
+
+DEVICES = (
+    _part(name="ecp5-85f", part="LFE5U-85F-6", option="--85k", luts=83640, dsps=156, memories=208),
+    _part(name="ecp5-25f", part="LFE5U-25F-6", option="--25k", luts=24288, dsps=28, memories=56),
+)

@@ -1,0 +1,167 @@
+"""The parts of the area flow that need no long tool run, and one short run of it."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from rich.console import Console
+
+from tercel.boards.area import DEVICES, Area, area_table, check_fit, find_device, measure, parse_cells, parse_report
+from tercel.boards.pin_wrapper import PinWrapper
+from tercel.sim.toolchain import ToolError
+
+STATISTICS = """
+1. Printing statistics.
+{
+   "creator": "Yosys 0.70",
+   "modules": {"\\\\top": {"num_cells": 12}},
+   "design": {
+      "num_wires": 5,
+      "num_cells_by_type": {
+         "CCU2C": 3, "DP16KD": 2, "L6MUX21": 4, "LUT4": 100, "MULT18X18D": 5, "PFUMX": 9, "TRELLIS_DPR16X4": 2, "TRELLIS_FF": 40
+      }
+   }
+}
+"""
+REPORT = {
+    "fmax": {"$glbnet$clk": {"achieved": 123.456, "constraint": 100.0}},
+    "utilization": {
+        "TRELLIS_COMB": {"used": 150, "available": 83640},
+        "TRELLIS_FF": {"used": 44, "available": 83640},
+        "MULT18X18D": {"used": 5, "available": 156},
+        "DP16KD": {"used": 2, "available": 208},
+    },
+    "critical_paths": [
+        {
+            "from": "<async>",
+            "to": "posedge $glbnet$clk",
+            "path": [{"delay": 9.0, "type": "routing", "from": {"cell": "x"}, "to": {"cell": "y"}}],
+        },
+        {
+            "from": "posedge $glbnet$clk",
+            "to": "posedge $glbnet$clk",
+            "path": [
+                {"delay": 0.5, "type": "clk-to-q", "from": {"cell": "a"}, "to": {"cell": "a"}},
+                {"delay": 3.25, "type": "routing", "from": {"cell": "a"}, "to": {"cell": "b"}},
+                {"delay": 0.25, "type": "setup", "from": {"cell": "b"}, "to": {"cell": "b"}},
+            ],
+        },
+    ],
+}
+
+
+def test_cells_are_counted():
+    counts = DEVICES["ecp5-85f"].count(parse_cells(STATISTICS))
+    assert counts == {"LUT4": 100 + 2 * 3 + 6 * 2, "FF": 40, "DSP": 5, "block RAM": 2}
+
+
+def test_types_that_end_in_a_star():
+    counts = DEVICES["up5k"].count({"SB_LUT4": 7, "SB_DFF": 1, "SB_DFFESR": 2, "SB_CARRY": 9, "SB_RAM40_4KNR": 3, "SB_SPRAM256KA": 4})
+    assert counts == {"LUT4": 7, "FF": 3, "DSP": 0, "block RAM": 3, "SPRAM": 4}
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"design": {}}', '{"design": {"num_cells_by_type": 5}}'])
+def test_statistics_that_cannot_be_read(text):
+    with pytest.raises(ToolError, match=r"^yosys' statistics cannot be read: .* \(this release knows yosys 0\.40 to 0\.70\)$"):
+        parse_cells(text)
+
+
+def test_report_is_read():
+    routed, fmax, path = parse_report(json.dumps(REPORT), device=DEVICES["ecp5-85f"])
+    assert routed == {"LUT4": 150, "FF": 44, "DSP": 5, "block RAM": 2}
+    assert fmax == 123.46
+    assert path == {"from": "a", "to": "b", "logic_ns": 0.75, "routing_ns": 3.25}
+
+
+def test_report_without_a_clock():
+    assert parse_report('{"fmax": {}, "utilization": {}}', device=DEVICES["up5k"])[1:] == (None, {})
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"utilization": {"A": 1}, "fmax": {}}'])
+def test_report_that_cannot_be_read(text):
+    with pytest.raises(ToolError, match=r"^nextpnr's report cannot be read: .* \(this release knows nextpnr 0\.7 to 0\.11\)$"):
+        parse_report(text, device=DEVICES["ecp5-25f"])
+
+
+def test_design_that_does_not_fit():
+    check_fit({"LUT4": 10**6, "DSP": 28, "block RAM": 56}, device=DEVICES["ecp5-25f"])
+    needs = "29 of 28 DSP, 212 of 56 block RAM"
+    message = rf"^ecp5-25f is too small: the design needs {needs} \(take a smaller config, or leave out place and route\)$"
+    with pytest.raises(ToolError, match=message):
+        check_fit({"LUT4": 1, "DSP": 29, "block RAM": 212}, device=DEVICES["ecp5-25f"])
+
+
+def test_unknown_device():
+    with pytest.raises(
+        ValueError, match=r"^device must be one of ecp5-85f, ecp5-25f, up5k, gw2a-18, not 'ice' \(the parts whose area can be measured\)$"
+    ):
+        find_device("ice")
+
+
+def test_limits_are_marked():
+    area = Area(
+        component="x",
+        device="ecp5-25f",
+        lanes=10,
+        synthesized={"LUT4": 601, "FF": 3, "DSP": 1, "block RAM": 57},
+        routed={},
+        fmax=99.9,
+        critical_path={},
+        tools={},
+        seconds={},
+        notes=(),
+    )
+    assert [limit.name for limit in area.limits if not limit.ok] == ["block RAM", "LUT4 per lane", "fmax MHz"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(area_table(area))
+    text = console.export_text()
+    assert "60.1" in text
+    assert "under" in text
+    assert area.as_json()["limits"][0] == {"name": "LUT4", "value": 601, "limit": 24288, "kind": "most", "ok": True}
+
+
+class Adder(wiring.Component):
+    """A registered 16-bit adder: 16 LUTs or 8 carry cells, 16 flip-flops."""
+
+    def __init__(self):
+        super().__init__({"a": In(16), "b": In(16), "sum": Out(16)})
+
+    def elaborate(self, platform):
+        m = Module()
+        first, second = Signal(16), Signal(16)
+        m.d.sync += [first.eq(self.a), second.eq(self.b), self.sum.eq(first + second)]
+        return m
+
+
+def test_wrapper_knows_its_own_size():
+    wrapper = PinWrapper(Adder())
+    assert wrapper.own == {"LUT4": 4 + 1, "FF": 2 * 32 + 16 + 4 + 1}
+    assert "\\top.inner" in rtlil.convert(wrapper, name="top")
+
+
+@pytest.mark.parametrize("device", ["ecp5-25f", "up5k", "gw2a-18"])
+def test_adder_is_measured(device, tmp_path):
+    steps = []
+    area = measure(Adder(), name="adder", device=find_device(device), folder=tmp_path, report=steps.append)
+    assert 14 <= area.synthesized["LUT4"] <= 24
+    assert area.synthesized["FF"] == 48
+    assert area.synthesized["DSP"] == area.synthesized["block RAM"] == 0
+    assert area.fmax > 20
+    assert area.routed["LUT4"] >= area.synthesized["LUT4"] - 2
+    assert area.critical_path["logic_ns"] > 0
+    assert set(area.tools) == {"yosys", find_device(device).place_tool}
+    assert any("nextpnr" in step for step in steps)
+    assert any("yosys" in step for step in steps)
+
+
+def test_failed_synthesis_shows_the_last_lines(tmp_path):
+    device = dataclasses.replace(find_device("up5k"), synthesis="synth_nothing")
+    with pytest.raises(
+        ToolError, match=r"(?s)^yosys failed with exit code 1; its last lines \(all are in .*/yosys\.log\):\n.*No such command"
+    ):
+        measure(Adder(), name="adder", device=device, folder=tmp_path, route=False)
