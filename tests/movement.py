@@ -90,8 +90,9 @@ def good_words(config: Config, fields: dict[str, int], region: tuple[int, int]):
 class WishboneMemory:
     """A memory that takes and answers beats in order; every byte that was never written is a function of its address.
 
-    ``latency`` (least, most) cycles from a taken beat to its answer, 0 is the same cycle; ``stall`` and ``hesitate`` are probabilities of not taking a
-    beat and of not answering one; beats at byte addresses in ``errors`` are refused; after ``silent_after`` answers there are none.
+    ``latency`` (least, most) cycles from a taken beat to its answer, 0 is the same cycle; ``stall`` and ``hesitate`` are probabilities of
+    not taking a beat and of not answering one; beats at byte addresses in ``errors`` are refused; after ``silent_after`` answers there
+    are none.
     """
 
     config: Config

@@ -10,7 +10,7 @@ from test_memory import CHANNEL_CONFIG, CONFIG, stored_value
 from tercel.hw.config import Config
 from tercel.hw.isa import Fault, Opcode, Space, encode
 from tercel.hw.memory.load import LoadEngine
-from tercel.hw.memory.space import spaces
+from tercel.hw.memory.space import most_beats, spaces
 from tercel.hw.memory.store import StoreEngine
 from tercel.hw.memory.system import MemorySystem
 from tercel.hw.memory.walk import Walk
@@ -21,6 +21,10 @@ PAIR = Config(
 )  # fmt: skip
 FULL = Config(
     pixels=7, lanes=8, outputs=8, array_depth=64, window_depth=64, weight_depth=64, parameter_depth=16, record_depth=16, threshold_depth=16
+)  # fmt: skip
+WIDE = Config(
+    pixels=16, lanes=4, outputs=32, drain_lanes=32, depthwise=False, array_depth=64, window_depth=0, weight_depth=64, parameter_depth=16,
+    record_depth=0, memory_width=1,
 )  # fmt: skip
 CONFIGS = {"plain": CONFIG, "multiplier": CHANNEL_CONFIG, "pair": PAIR, "full": FULL}
 READ = (0x10000, 0x20000)
@@ -36,7 +40,8 @@ def random_move(rng: random.Random, config: Config, space: int, region: tuple[in
     memory_row = -(-(row_bytes + rng.randrange(40)) // width) * width
     memory_addr = region[0] + rng.randrange(0, max(1, region[1] - region[0] - rows * memory_row), width)
     fields = {
-        "space": int(space), "memory_addr": memory_addr, "memory_row": memory_row, "rows": rows - 1, "pixels": pixels - 1, "groups": groups - 1,
+        "space": int(space), "memory_addr": memory_addr, "memory_row": memory_row,
+        "rows": rows - 1, "pixels": pixels - 1, "groups": groups - 1,
         "spad_bank": rng.randrange(config.pixels), "spad_addr": rng.randrange(16), "spad_row_bank": rng.randrange(config.pixels),
         "spad_row_addr": rng.randrange(8), "spad_pixel": rng.randrange(8), "spad_limit": rng.choice([0, rng.randrange(1, 24)]),
         "spad_span": rng.randrange(12), "addr_linear": rng.randrange(memory_depth(config, space)) if space >= Space.WEIGHT else 0,
@@ -52,16 +57,16 @@ def good_move(rng, config, space, region, **limits) -> dict[str, int]:
             return fields
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "wide"])
 def test_walk_offers_every_beat_with_its_place_and_fault(name):
-    config = CONFIGS[name]
+    config = (CONFIGS | {"wide": WIDE})[name]
     rng = random.Random(name)
     dut = Walk(config)
     width = config.memory_width
     moves = []
-    for number in range(40):
+    for number in range(24):
         space = rng.choice(spaces(config))
-        fields = random_move(rng, config, space, READ, words=20)
+        fields = random_move(rng, config, space, READ, words=2 + 60 // most_beats(config))
         if number % 2:
             # Anything that the encoding allows, around both ends of the region and of the address space.
             fields["memory_addr"] = (rng.choice([*READ, 0, 0x12340]) + width * rng.randint(-8, 8)) % SPAN
@@ -138,10 +143,10 @@ class Machine:
         words, fault = good_words(self.config, fields, self.regions["load"])
         space = fields["space"]
         size = memory_word_bytes(self.config, space)
-        for outside, place in words:
+        for outside, (bank, addr) in words:
             value = self.memory.read(outside, size)
+            place = (bank, addr % memory_depth(self.config, space))
             if space >= Space.WEIGHT:
-                place = (place[0], place[1] % memory_depth(self.config, space))
                 value = value if space == Space.RECORD else stored_value(self.config, space, value)
             self.model[space, place] = value
         return fault
@@ -182,10 +187,10 @@ class Machine:
             while len(self.done[name]) < len(moves) and frozen < 40:
                 ready = self.rng.random() >= pause
                 ctx.set(engine.done.ready, ready)
-                sample = ctx.tick().sample(
-                    engine.done.valid, engine.done.payload, engine.idle, engine.events, engine.fault_valid, engine.fault_code, engine.fault_index
-                )
-                *_, valid, payload, idle, events, fault, code, index = await sample
+                finished = (engine.done.valid, engine.done.payload)
+                faulted = (engine.fault_valid, engine.fault_code, engine.fault_index)
+                sample = ctx.tick().sample(*finished, *faulted, engine.idle, engine.events)
+                *_, valid, payload, fault, code, index, idle, events = await sample
                 if valid and ready:
                     self.done[name].append((payload.index, payload.post))
                 if fault:
@@ -313,7 +318,7 @@ def test_loads_land_beside_the_other_engines(name, memory):
     machine = Machine(config, seed=name, **memory)
     rng = random.Random(name)
     moves = []
-    while len(moves) < 20:
+    while len(moves) < 12:
         fields = good_move(rng, config, rng.choice(spaces(config)), READ, words=24)
         if low_half(config, fields):
             moves.append(fields)
@@ -349,15 +354,15 @@ def test_stores_and_loads_share_the_port(name, memory):
     linear = [space for space in spaces(config) if space >= Space.WEIGHT]
     # Loads fill the array scratchpad; then stores read it while loads fill the linear memories.
     first, loads, stores, expected = [], [], [], {}
-    while len(first) < 6:
+    while len(first) < 3:
         fields = good_move(rng, config, Space.ARRAY, READ, words=40)
         if low_half(config, fields):
             first.append(fields)
             machine.apply_load(fields)
-    while len(loads) < 15:
+    while len(loads) < 7:
         loads.append(good_move(rng, config, rng.choice(linear), READ, words=24))
         machine.apply_load(loads[-1])
-    while len(stores) < 15:
+    while len(stores) < 8:
         fields = good_move(rng, config, Space.ARRAY, WRITE, words=24)
         if low_half(config, fields):
             stores.append(fields)

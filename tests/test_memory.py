@@ -1,6 +1,7 @@
 """Scratchpad, linear memories and memory port against plain-Python models."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from amaranth.sim import Simulator
@@ -47,7 +48,7 @@ def test_scratchpad_cycle_by_cycle(space):
         offered = dict.fromkeys(streams)
         expected_engine = [None] * banks
         stores = [None, None]
-        for _ in range(3000):
+        for _ in range(2000):
             for name, stream in streams.items():
                 if offered[name] is None and rng.random() < 0.7:
                     offered[name] = {"space": rng.randint(0, 1), "bank": rng.randrange(banks), "addr": rng.randrange(depth)}
@@ -212,7 +213,8 @@ class PortClients:
 
 
 @pytest.mark.parametrize(
-    ("width", "latency", "stall", "hesitate"), [(1, (0, 0), 0.0, 0.0), (2, (1, 1), 0.5, 0.0), (4, (0, 9), 0.3, 0.3), (4, (12, 30), 0.0, 0.1)]
+    ("width", "latency", "stall", "hesitate"),
+    [(1, (0, 0), 0.0, 0.0), (2, (1, 1), 0.5, 0.0), (4, (0, 9), 0.3, 0.3), (4, (12, 30), 0.0, 0.1)],
 )
 def test_port_answers_every_client_in_order(width, latency, stall, hesitate):
     config = Config(pixels=2, lanes=4, outputs=4, memory_width=width)
@@ -249,7 +251,7 @@ def test_port_serves_fetch_first_and_the_others_in_turns():
     names = [name for _, name in sorted(clients.grants)]
     assert cycles == list(range(1, 301))
     assert set(names[:100]) == {"fetch"}
-    assert all(a != b for a, b in zip(names[100:], names[101:], strict=False))
+    assert all(a != b for a, b in pairwise(names[100:]))
 
 
 def test_port_is_dead_after_a_time_out():

@@ -1,7 +1,7 @@
 """The instructions that a moving engine has in flight, from their start to their done or fault."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 

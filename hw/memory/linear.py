@@ -64,13 +64,16 @@ class LinearMemory(Component):
 
         if self._space == Space.RECORD:
             for tap in range(RECORD_TAPS):
-                memory = m.submodules[f"tap_{tap}"] = Memory(shape=unsigned(8 * config.lanes), depth=self._depth, init=[], attrs=COLLISION_FREE)
+                memory = m.submodules[f"tap_{tap}"] = self._memory(unsigned(8 * config.lanes))
                 self._connect(m, memory, self.read.data[tap], en=mine & (self.write.tap == tap), word=word)
             return m
 
-        memory = m.submodules.memory = Memory(shape=self._shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
+        memory = m.submodules.memory = self._memory(self._shape)
         self._connect(m, memory, self.read.data, en=mine, word=self._useful(word))
         return m
+
+    def _memory(self, shape) -> Memory:
+        return Memory(shape=shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
 
     def _useful(self, word: Value) -> Value:
         """The bits of a memory word that are stored, in their order."""

@@ -9,7 +9,7 @@ from ..interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, Memor
 from ..isa import ADDR_BITS, Fault, Space
 from .ledger import Ledger
 from .queue import Queue
-from .space import spaces, word_beats
+from .space import most_beats, spaces, word_beats
 from .walk import Walk
 
 ROOM = 32
@@ -23,9 +23,10 @@ _TARGET_LAYOUT = data.StructLayout(
 class LoadEngine(Component):
     """Requests beats as far ahead as there is room, and writes each word when its last beat has come.
 
-    One beat a cycle, as long as the memory answers within 15 cycles and the scratchpad takes the words; 2 cycles between the requests of two
-    instructions. The first request leaves 3 cycles after the start was taken, a word is written 3 cycles after its last beat came, and
-    ``done`` is offered in the cycle after an instruction's last write.
+    One beat a cycle, as long as the memory answers within 15 cycles and the scratchpad takes the words; 2 cycles between the requests
+    of two instructions; scratchpad rows as in :class:`Walk`. The first request leaves 3 cycles after the start was taken, a word is
+    written 3 cycles after its last beat came, and ``done`` is offered in the cycle after an instruction's last write. With a memory that
+    answers after L cycles (L = 1: in the next), an instruction of B beats is done B + L + 8 cycles after its start was taken.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ class LoadEngine(Component):
         written = Signal(_TARGET_LAYOUT, reset_less=True)
         taken = Signal()
         last_beat = Signal()
-        beat = Signal(range(128))
+        beat = Signal(range(most_beats(config)))
         last_number = Signal.like(beat)
         is_linear = Signal()
         with m.Switch(target.space):

@@ -22,9 +22,10 @@ class MemoryPort(Component):
     """Grants one beat a cycle, fetch before the other two, load and store in turns, and hands the answers back in order.
 
     A beat is on the bus in the cycle after its grant, and its answer reaches the client in the cycle after ``ack`` or ``err`` (``err``
-    wins over ``ack``). One beat a cycle while the memory answers within 15 cycles. ``cyc`` is high while anything is outstanding; ``stall``
-    reaches the clients' ``ready`` in the same cycle. An answer with nothing outstanding is ignored. When nothing has been answered for ``timeout_cycles``
-    though something is outstanding, ``cyc`` falls for good and every transfer, old or new, is answered with ``err`` and ``timeout``.
+    wins over ``ack``). One beat a cycle while the memory answers within 15 cycles. ``cyc`` is high while anything is outstanding;
+    ``stall`` reaches the clients' ``ready`` in the same cycle. An answer with nothing outstanding is ignored. When nothing has been
+    answered for ``timeout_cycles`` though something is outstanding, ``cyc`` falls for good and every transfer, old or new, is answered
+    with ``err`` and ``timeout``.
 
     Parameters
     ----------
@@ -41,6 +42,10 @@ class MemoryPort(Component):
         The writer.
     bus : Out(WishboneSignature(...))
         The memory; all bytes of a beat are selected.
+    idle : Out(1)
+        Nothing is outstanding.
+    read, written : Out(1)
+        A beat was answered in the cycle before.
     """
 
     def __init__(self, config: Config, *, timeout_cycles: int = TIMEOUT_CYCLES) -> None:
@@ -51,6 +56,9 @@ class MemoryPort(Component):
                 "load": In(MemoryReadSignature(config)),
                 "store": In(MemoryWriteSignature(config)),
                 "bus": Out(WishboneSignature(addr_width=beat_addr_bits(config), data_width=8 * config.memory_width)),
+                "idle": Out(1, init=1),
+                "read": Out(1),
+                "written": Out(1),
             }
         )
 
@@ -69,6 +77,7 @@ class MemoryPort(Component):
         client = Signal(2)
         store_turn = Signal()
         store_wins = Signal()
+        read_adr = Mux(self.fetch.request.valid, self.fetch.request.payload, self.load.request.payload)
         m.d.comb += [
             room.eq((~busy | ~bus.stall | dead) & ~outstanding[OUTSTANDING_MAX.bit_length() - 1]),
             store_wins.eq(self.store.request.valid & (store_turn | ~self.load.request.valid)),
@@ -87,7 +96,7 @@ class MemoryPort(Component):
             m.d.sync += busy.eq(1)
         with m.If(room):
             m.d.sync += [
-                bus.adr.eq(Mux(client == FETCH, self.fetch.request.payload, Mux(client[1], self.store.request.p.addr, self.load.request.payload))),
+                bus.adr.eq(Mux(client == STORE, self.store.request.p.addr, read_adr)),
                 bus.dat_w.eq(self.store.request.p.data),
                 bus.we.eq(client == STORE),
             ]
@@ -125,7 +134,14 @@ class MemoryPort(Component):
         for number, port in ((FETCH, self.fetch), (LOAD, self.load), (STORE, self.store)):
             m.d.sync += port.valid.eq(answered & (owner.client == number))
             m.d.comb += [port.err.eq(err), port.timeout.eq(timeout)]
-        m.d.comb += [self.fetch.data.eq(dat_r), self.load.data.eq(dat_r), self.store.last.eq(last)]
+        m.d.comb += [
+            self.fetch.data.eq(dat_r),
+            self.load.data.eq(dat_r),
+            self.store.last.eq(last),
+            self.idle.eq(outstanding == 0),
+            self.read.eq(self.fetch.valid | self.load.valid),
+            self.written.eq(self.store.valid),
+        ]
 
         waited = Signal(range(self._timeout_cycles))
         m.d.sync += waited.eq(waited + 1)

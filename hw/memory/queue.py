@@ -34,7 +34,8 @@ class Queue(Component):
     def elaborate(self, platform) -> Module:
         """A ring whose oldest item moves into the memory's output register, which holds it until it is taken."""
         m = Module()
-        m.submodules.storage = storage = Memory(shape=self._shape, depth=self._depth, init=[], attrs=COLLISION_FREE | {"ram_style": "block"})
+        attributes = COLLISION_FREE | {"ram_style": "block"}
+        m.submodules.storage = storage = Memory(shape=self._shape, depth=self._depth, init=[], attrs=attributes)
         write = storage.write_port()
         read = storage.read_port()
         stored = Signal(range(self._depth + 1))

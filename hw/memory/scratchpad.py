@@ -88,9 +88,10 @@ class Scratchpad(Component):
             load.ready.eq(load_mine & ~depthwise_mine & write_ready),
         ]
 
+        shape = unsigned(8 * self._config.lanes)
         words = []
         for index in range(pixels):
-            bank = m.submodules[f"bank_{index}"] = Memory(shape=unsigned(8 * self._config.lanes), depth=self._depth, init=[], attrs=COLLISION_FREE)
+            bank = m.submodules[f"bank_{index}"] = Memory(shape=shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
             read_port = bank.read_port()
             write_port = bank.write_port()
             words.append(read_port.data)

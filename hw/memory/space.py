@@ -45,3 +45,8 @@ def word_bytes(config: Config, *, space: Space) -> int:
 def word_beats(config: Config, *, space: Space) -> int:
     """Beats of the memory port that one word of ``space`` takes."""
     return word_bytes(config, space=space) // config.memory_width
+
+
+def most_beats(config: Config) -> int:
+    """Beats of the largest word of any space."""
+    return max(word_beats(config, space=space) for space in spaces(config))

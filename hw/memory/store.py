@@ -23,9 +23,10 @@ READ_LATENCY = 2
 class StoreEngine(Component):
     """Reads words whenever the scratchpad lets it, and writes their beats.
 
-    One beat a cycle while the memory port and the scratchpad allow; 2 cycles between two instructions, hidden while beats wait. The first
-    beat is offered to the memory port 7 cycles after the start was taken. ``done`` is offered in the cycle after the answer to an
-    instruction's last beat.
+    One beat a cycle while the memory port and the scratchpad allow; 2 cycles between the reads of two instructions, hidden while beats
+    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 7 cycles after the start was taken. ``done`` is offered in
+    the cycle after the answer to an instruction's last beat. With a memory that answers after L cycles (L = 1: in the next), an
+    instruction of B beats is done B + L + 9 cycles after its start was taken.
 
     Parameters
     ----------
@@ -41,7 +42,9 @@ class StoreEngine(Component):
     memory : Out(MemoryWriteSignature(config))
         The memory port.
     read : Out(stream.Signature(WORD_READ_LAYOUT))
-        Words wanted; ``read_valid`` and ``read_data`` follow two cycles later.
+        Words wanted.
+    read_data : In(8K)
+        The word, two cycles after ``read`` was taken.
     """
 
     EVENTS = ("beat", "memory", "read", "start")
@@ -73,7 +76,13 @@ class StoreEngine(Component):
 
         # Read side. A bad word goes the way of the good ones, so that it is noticed behind them.
         passing_layout = data.StructLayout(
-            {"valid": unsigned(1), "first": unsigned(1), "last": unsigned(1), "fault": unsigned(4), "addr": unsigned(beat_addr_bits(config))}
+            {
+                "valid": unsigned(1),
+                "first": unsigned(1),
+                "last": unsigned(1),
+                "fault": unsigned(4),
+                "addr": unsigned(beat_addr_bits(config)),
+            }
         )
         item = walk.o.payload
         reserved = Signal(range(ROOM + 1))

@@ -67,6 +67,8 @@ class MemorySystem(Component):
         Instruction fetch's client of the memory port.
     load, store : Out(EngineSignature(4))
         The two engines; the events are ``LoadEngine.EVENTS`` and ``StoreEngine.EVENTS``.
+    memory_idle, memory_read, memory_write : Out(1)
+        Nothing is outstanding at the memory port; a beat was read; a beat was written.
     read_base, read_end, write_base, write_end : In(32)
         Byte addresses of the regions that may be read and written.
     bus : Out(WishboneSignature(...))
@@ -83,6 +85,9 @@ class MemorySystem(Component):
             "fetch": In(MemoryReadSignature(config)),
             "load": Out(EngineSignature(len(LoadEngine.EVENTS))),
             "store": Out(EngineSignature(len(StoreEngine.EVENTS))),
+            "memory_idle": Out(1, init=1),
+            "memory_read": Out(1),
+            "memory_write": Out(1),
             "read_base": In(32),
             "read_end": In(32),
             "write_base": In(32),
@@ -115,13 +120,17 @@ class MemorySystem(Component):
             load.region_end.eq(self.read_end),
             store.region_base.eq(self.write_base),
             store.region_end.eq(self.write_end),
+            self.memory_idle.eq(port.idle),
+            self.memory_read.eq(port.read),
+            self.memory_write.eq(port.written),
         ]
 
         for space, name in _READS.items():
             if space in spaces(config):
                 memory = m.submodules[space.name.lower()] = LinearMemory(config, space=space)
                 connect(m, flipped(getattr(self, name)), memory.read)
-                m.d.comb += [getattr(memory.write, member).eq(getattr(load.linear_write, member)) for member in load.linear_write.signature.members]
+                for member in load.linear_write.signature.members:
+                    m.d.comb += getattr(memory.write, member).eq(getattr(load.linear_write, member))
 
         scratchpads = {}
         for space in (Space.ARRAY, Space.WINDOW):

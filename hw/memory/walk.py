@@ -3,13 +3,13 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 
 from ..config import Config
 from ..interfaces import BANK_BITS, beat_addr_bits
 from ..isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
 from ..mux_add import MuxAdd
-from .space import RECORD_TAPS, depth, spaces, word_beats, word_bytes
+from .space import RECORD_TAPS, depth, most_beats, spaces, word_beats, word_bytes
 
 MOVE_LAYOUT = LAYOUTS[Opcode.LOAD]
 """The fields of LOAD and of STORE, which are the same."""
@@ -18,8 +18,9 @@ MOVE_LAYOUT = LAYOUTS[Opcode.LOAD]
 def beat_layout(config: Config) -> data.StructLayout:
     """One beat: its memory address ``adr`` in beats, and the on-chip word it belongs to.
 
-    ``first`` and ``last`` mark the beats of a word, ``end`` the beats of an instruction's last word. ``bank`` is the tap for records and
-    means nothing for other linear spaces. ``fault`` (only with ``first``) is ``MEMORY_RANGE`` or ``SCRATCHPAD_RANGE`` if the word must not be moved.
+    ``first`` and ``last`` mark the beats of a word, ``end`` the beats of an instruction's last word. ``bank`` is the tap for records
+    and means nothing for other linear spaces. ``fault`` (only with ``first``) is ``MEMORY_RANGE`` or ``SCRATCHPAD_RANGE``
+    if the word must not be moved.
     """
     return data.StructLayout(
         {
@@ -38,9 +39,9 @@ def beat_layout(config: Config) -> data.StructLayout:
 class Walk(Component):
     """Walks rows, pixels and groups of a LOAD or STORE and checks every word before its first beat is offered.
 
-    The first beat is offered 3 cycles after the start was taken, then one a cycle; the next start is taken 1 cycle after the last beat
-    left the address registers, so there are 2 idle cycles between instructions. A scratchpad row takes at least 3 cycles (its successor's pointer is
-    computed meanwhile). The walk goes on behind a word with a fault: its consumer must stop.
+    The first beat is offered 3 cycles after the start was taken, then one a cycle; there are 2 idle cycles between two instructions.
+    A scratchpad row but the last takes at least 4 cycles, in which the next row's pointer is made. The walk goes on behind a word with
+    a fault: its consumer must stop.
 
     Members
     -------
@@ -86,7 +87,7 @@ class Walk(Component):
         with m.If(self.start.ready):
             m.d.sync += fields.eq(self.start.payload)
 
-        beats = Signal(range(128))
+        beats = Signal(max(2, bits_for(most_beats(config) - 1)))
         last_beat, last_group, last_pixel, last_row, row_end, end, finish = (
             Signal(name=name) for name in ("last_beat", "last_group", "last_pixel", "last_row", "row_end", "end", "finish")
         )
