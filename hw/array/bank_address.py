@@ -96,8 +96,11 @@ class BankAddress(Component):
             sub_cycle_1.eq(self.sub_cycle),
             before_1.eq(self.before),
             room_1.eq(self.before + self.fields.in_width),
-            cap_1.eq(self.count * (self.stride + 1)),
         ]
+        with m.Switch(self.stride):
+            for stride in range(1, MAX_STRIDE + 1):
+                with m.Case(stride - 1):
+                    m.d.sync += cap_1.eq(sum(self.count << bit for bit in range(3) if stride >> bit & 1))
 
         # Stage 2: the pixels at columns low <= c < high from pixel 0 are read.
         access_2, residual_2 = Signal(), Signal()

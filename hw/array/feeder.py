@@ -167,6 +167,7 @@ class Feeder(Component):
             input_walk.restart.eq(restart),
             input_walk.input.eq(rows.input),
             input_walk.kernel_row.eq(rows.kernel_row),
+            input_walk.running.eq(running),
             input_walk.advance.eq(advance),
             input_walk.last.eq(last),
             tile_walk.fields.eq(fields),

@@ -1,14 +1,15 @@
 """Where the activations and the weight word of the current step are."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
+from tercel.hw.array.banks import bank_carry, bank_sum
 from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
-from tercel.hw.depthwise.pointer import add_banks
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.mux_add import MuxAdd
 
 
 class InputWalk(Component):
@@ -24,8 +25,10 @@ class InputWalk(Component):
         The next ``restart`` is the instruction's first row; at least 2 cycles before it.
     restart : In(1)
         Go to the first step of the row at ``input``, whose second kernel row is at ``kernel_row``.
+    running : In(1)
+        There is a current step: ``advance`` may come, ``restart`` not.
     advance, last : In
-        To the next step; what the loop nest says of the current one. Not with ``restart``.
+        To the next step; what the loop nest says of the current one.
     bank : Out, addr : Out
         Pointer of the input pixel of pixel 0 of the tile, channel group included; ``bank`` in 0..P-1.
     before : Out
@@ -45,6 +48,7 @@ class InputWalk(Component):
                 "restart": In(1),
                 "input": In(POINTER),
                 "kernel_row": In(POINTER),
+                "running": In(1),
                 "advance": In(1),
                 "last": In(LAST_LAYOUT),
                 "bank": Out(POINTER["bank"].shape),
@@ -77,32 +81,47 @@ class InputWalk(Component):
             column_far.eq(fields.in_kx_addr + fields.in_pixel),
             row_far.eq(fields.in_ky_addr + fields.in_pixel),
             bound.eq(fields.in_limit - 1),
-            tile_columns.eq((fields.stride + 1) * pixels),
+            tile_columns.eq(Array((stride + 1) * pixels for stride in range(4))[fields.stride]),
         ]
 
-        # Pointer of the current kernel column, without tile and group.
-        here, below = Signal(POINTER), Signal(POINTER)
-        row, row_below = Signal(POINTER), Signal(POINTER)
-        right, further = Signal(POINTER), Signal(POINTER)
-        right_bank, right_carry = add_banks(here.bank, fields.in_kx_bank, pixels=pixels)
-        further_bank, further_carry = add_banks(below.bank, fields.in_ky_bank, pixels=pixels)
-        total = Signal(ADDR_BITS)
+        # Pointers of the current kernel column and the coming kernel row, without tile and group; those of the row to return to.
+        here, next_here, row, right = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
+        below, next_below, row_below, further = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
+        # The kernel row has two adders behind one another: whether its bank carries is known a step ahead.
+        carries = Signal()
+        m.submodules.right = right_adder = MuxAdd(ADDR_BITS)
+        m.submodules.further = further_adder = MuxAdd(ADDR_BITS)
+        total = further_adder.o
         m.d.comb += [
-            right.bank.eq(right_bank),
-            right.addr.eq(here.addr + Mux(right_carry, column_far, fields.in_kx_addr)),
-            further.bank.eq(further_bank),
-            total.eq(below.addr + Mux(further_carry, row_far, fields.in_ky_addr)),
+            right_adder.a.eq(here.addr),
+            right_adder.c.eq(fields.in_kx_addr),
+            right_adder.d.eq(column_far),
+            right_adder.sel.eq(bank_carry(here.bank, fields.in_kx_bank, pixels=pixels)),
+            right.bank.eq(bank_sum(here.bank, fields.in_kx_bank, pixels=pixels)),
+            right.addr.eq(right_adder.o),
+            further_adder.a.eq(below.addr),
+            further_adder.c.eq(fields.in_ky_addr),
+            further_adder.d.eq(row_far),
+            further_adder.sel.eq(carries),
+            further.bank.eq(bank_sum(below.bank, fields.in_ky_bank, pixels=pixels)),
             further.addr.eq(Mux(total > bound, total - fields.in_span, total)),
         ]
+        with m.If(~self.running):
+            m.d.comb += [next_here.eq(self.input), next_below.eq(self.kernel_row)]
+        with m.Elif(~last.column):
+            m.d.comb += [next_here.eq(right), next_below.eq(below)]
+        with m.Elif(~last.kernel_row):
+            m.d.comb += [next_here.eq(below), next_below.eq(further)]
+        with m.Else():
+            m.d.comb += [next_here.eq(row), next_below.eq(row_below)]
+        with m.If(self.restart | (self.advance & column_ends)):
+            m.d.sync += [
+                here.eq(next_here),
+                below.eq(next_below),
+                carries.eq(bank_carry(next_below.bank, fields.in_ky_bank, pixels=pixels)),
+            ]
         with m.If(self.restart):
-            m.d.sync += [here.eq(self.input), row.eq(self.input), below.eq(self.kernel_row), row_below.eq(self.kernel_row)]
-        with m.Elif(self.advance & column_ends):
-            with m.If(~last.column):
-                m.d.sync += here.eq(right)
-            with m.Elif(~last.kernel_row):
-                m.d.sync += [here.eq(below), below.eq(further)]
-            with m.Else():
-                m.d.sync += [here.eq(row), below.eq(row_below)]
+            m.d.sync += [row.eq(self.input), row_below.eq(self.kernel_row)]
 
         # Words of the tile and of the group within the pixel.
         tile_offset, offset, next_offset = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)

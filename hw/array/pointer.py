@@ -4,9 +4,9 @@ from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.array.banks import bank_carry, bank_sum
 from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.config import Config
-from tercel.hw.depthwise.pointer import add_banks
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.isa import ADDR_BITS
 
@@ -78,14 +78,14 @@ class RowPointers(Component):
                         span.eq(fields[f"{prefix}_span"]),
                     ]
 
-        bank, carry = add_banks(pointer.bank, delta.bank, pixels=self.config.pixels)
+        pixels = self.config.pixels
         half = Signal(POINTER)
         half_delta, half_bound, half_span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
         target, landing = Signal(3), Signal()
         m.d.sync += [
-            half.bank.eq(bank),
+            half.bank.eq(bank_sum(pointer.bank, delta.bank, pixels=pixels)),
             half.addr.eq(pointer.addr),
-            half_delta.eq(delta.addr + Mux(carry, pixel, 0)),
+            half_delta.eq(delta.addr + Mux(bank_carry(pointer.bank, delta.bank, pixels=pixels), pixel, 0)),
             # At or above a limit that is not 0 = above the limit less 1, modulo 2**14.
             half_bound.eq(limit - 1),
             half_span.eq(span),
