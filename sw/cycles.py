@@ -67,7 +67,7 @@ class InstructionCycles:
 
 
 def instruction_cycles(opcode: Opcode, values: Mapping[str, int], config: Config) -> InstructionCycles:
-    """The cycles of any instruction but HALT, which takes none."""
+    """The cycles of any instruction but HALT, which takes none. Illegal fields do no harm; ``values`` must be decoded, hence complete."""
     match engine_of(opcode, values) if opcode is not Opcode.SYNC else None:
         case Engine.ARRAY:
             return array_cycles(values, config)
@@ -90,15 +90,13 @@ def fetch_beats(config: Config) -> int:
 
 def transfer_beats(values: Mapping[str, int], config: Config) -> int:
     """Transfers on the memory port of a LOAD or STORE."""
-    word_bytes = {
-        Space.ARRAY: config.lanes,
-        Space.WINDOW: config.lanes,
+    wide_words: dict[int, int] = {
         Space.WEIGHT: config.weight_word_bytes,
         Space.PARAMETER: config.parameter_word_bytes,
-        Space.RECORD: config.lanes,
         Space.DEPTHWISE_PARAMETER: config.depthwise_parameter_word_bytes,
         Space.THRESHOLD: config.threshold_word_bytes,
-    }[Space(values.get("space", 0))]
+    }
+    word_bytes = wide_words.get(values.get("space", 0), config.lanes)
     words = _count(values, "rows") * _count(values, "pixels") * _count(values, "groups")
     return words * (word_bytes // config.memory_width)
 
