@@ -36,10 +36,7 @@ def walk_array(values: dict[str, int], config) -> dict[str, int]:
     time = row_cycles = 0
     last = None
     for row in range(values["rows"] + 1):
-        if row == 0:
-            setup = cycles.ARRAY_START
-        else:
-            setup = cycles.ARRAY_ROW_START + max(0, cycles.ARRAY_ROW_CYCLES + (residual > 0) - row_cycles)
+        setup = cycles.ARRAY_START if row == 0 else cycles.ARRAY_ROW_START + max(0, cycles.ARRAY_ROW_CYCLES + (residual > 0) - row_cycles)
         spent["start"] += setup
         time += setup
         row_begin = time
