@@ -22,11 +22,12 @@ BASE = 0x1000
 
 @dataclass
 class Program:
-    """Instructions, the engine faults that the stub engines raise, and the instruction that memory refuses to deliver."""
+    """Instructions, the engine faults that the stub engines raise, and the instruction that memory refuses to deliver and how."""
 
     words: list[int]
     faults: dict[int, Fault] = field(default_factory=dict)
     unreadable: int | None = None
+    refusal: Fault = Fault.BUS_ERROR
 
 
 @dataclass
@@ -58,7 +59,7 @@ def model(program: Program) -> Outcome:
         moved = False
         if position not in faults:
             if position == program.unreadable:
-                faults[position] = Fault.BUS_ERROR
+                faults[position] = program.refusal
             elif position == len(program.words):
                 faults[position] = Fault.PROGRAM_END
             elif not program.words[position] & 0xF:
@@ -110,6 +111,7 @@ def model(program: Program) -> Outcome:
 def random_program(rng: random.Random) -> Program:
     """From tame (every wait has its token in program order) to wild."""
     wildness = rng.choice([0, 0, 0.02, 0.1, 0.5])
+    overflow = rng.choice([0, 0, 1])
     post_density = rng.choice([0.1, 0.3, 0.7])
     wait_density = rng.choice([0.1, 0.5, 1.0])
     engines = rng.choice([list(Engine), list(Engine), rng.sample(list(Engine), 2)])
@@ -123,7 +125,7 @@ def random_program(rng: random.Random) -> Program:
             if (tokens[other, engine] or rng.random() < wildness) and rng.random() < wait_density:
                 wait |= 1 << other
                 tokens[other, engine] -= 1
-            if rng.random() < post_density and (tokens[engine, other] < TOKEN_MAX or rng.random() < wildness):
+            if rng.random() < post_density and (tokens[engine, other] < TOKEN_MAX or rng.random() < wildness + overflow):
                 post |= 1 << other
                 tokens[engine, other] += 1
         values = {"wait": wait, "post": post, "fence": rng.random() < 0.2}
@@ -141,6 +143,7 @@ def random_program(rng: random.Random) -> Program:
         words[rng.randrange(len(words))] = 0
     if rng.random() < 0.1:
         program.unreadable = rng.randrange(len(words))
+        program.refusal = rng.choice([Fault.BUS_ERROR, Fault.BUS_TIMEOUT])
     return program
 
 
@@ -202,6 +205,7 @@ class Bench:
                     assert word == self.program.words[payload.index], "an engine must get the whole instruction"
                     opcode, values = decode(word)
                     assert opcode.name == engine.name
+                    assert not (values["fence"] and running), "a fence waits until the engine is empty"
                     running.append([payload.index, values["post"], self.rng.randrange(1, 1 + self.slowness)])
 
         return stub
@@ -222,6 +226,7 @@ class Bench:
                 word = self.program.words[index] >> 8 * byte & (1 << 8 * CONFIG.memory_width) - 1
                 ctx.set(port.data, word)
                 ctx.set(port.err, index == self.program.unreadable and byte >= 40)
+                ctx.set(port.timeout, self.program.refusal is Fault.BUS_TIMEOUT)
             ctx.set(self.dut.memory_idle, not waiting and not answer)
             _, _, valid, addr = await ctx.tick().sample(port.request.valid, port.request.payload)
             if valid and ready:
@@ -269,13 +274,95 @@ def test_random_programs(seed: int) -> None:
     rng = random.Random(seed)
 
     async def testbench(ctx) -> None:
-        for number in range(20):
+        for number in range(15):
             program = random_program(rng)
             expected = model(program)
             actual = await bench.run(ctx, program, seed=number, overlap=rng.randint(1, 3), slowness=rng.choice([3, 30, 200]))
             assert (actual.fault, actual.index) == (expected.fault, expected.index), f"program {number}"
             if expected.fault is Fault.NONE:
                 assert actual.completed == expected.completed
+
+    bench.simulator.add_testbench(testbench)
+    bench.simulator.run()
+
+
+def mask(*engines: Engine) -> int:
+    """A ``wait`` or ``post`` mask."""
+    return sum(1 << engine for engine in engines)
+
+
+def instructions(engine: Engine, *, count: int = 1, **values: int) -> list[int]:
+    """The same instruction ``count`` times."""
+    return [legal(OPCODES[engine], **values)] * count
+
+
+GIVE_TO_ARRAY = {"post": mask(Engine.ARRAY)}
+HALT = [legal(Opcode.HALT)]
+DIRECTED = {
+    "empty": (Program([]), Fault.PROGRAM_END, 0),
+    "halt": (Program(HALT), Fault.NONE, 0),
+    "counter_holds_its_maximum": (Program(instructions(Engine.LOAD, count=TOKEN_MAX, **GIVE_TO_ARRAY) + HALT), Fault.NONE, 0),
+    "giver_waits": (
+        Program(instructions(Engine.LOAD, count=TOKEN_MAX + 1, **GIVE_TO_ARRAY) + instructions(Engine.LOAD) + HALT),
+        Fault.DEADLOCK,
+        TOKEN_MAX,
+    ),
+    "sync_waits_to_give": (
+        Program([legal(Opcode.SYNC, engine=Engine.LOAD, **GIVE_TO_ARRAY)] * (TOKEN_MAX + 3) + HALT),
+        Fault.DEADLOCK,
+        TOKEN_MAX,
+    ),
+    # Instruction 2 may be in the engine already, but it waits: 4 finds the queue full, 5 never comes to free 0.
+    "behind_a_fault_is_waiting": (
+        Program(
+            instructions(Engine.DEPTHWISE, wait=mask(Engine.LOAD))
+            + instructions(Engine.ARRAY, count=4)
+            + instructions(Engine.LOAD, post=mask(Engine.DEPTHWISE))
+            + HALT,
+            faults={0: Fault.MEMORY_RANGE, 1: Fault.SCRATCHPAD_RANGE},
+        ),
+        Fault.SCRATCHPAD_RANGE,
+        1,
+    ),
+    # The last instruction may have taken its token, but makes no room for another: the LOAD before the faulty one still waits to give.
+    "behind_a_fault_nothing_is_taken": (
+        Program(
+            instructions(Engine.LOAD, count=TOKEN_MAX + 1, **GIVE_TO_ARRAY)
+            + instructions(Engine.LOAD)
+            + instructions(Engine.ARRAY)
+            + instructions(Engine.ARRAY, wait=mask(Engine.LOAD)),
+            faults={TOKEN_MAX + 1: Fault.MEMORY_RANGE, TOKEN_MAX + 2: Fault.SCRATCHPAD_RANGE},
+        ),
+        Fault.SCRATCHPAD_RANGE,
+        TOKEN_MAX + 2,
+    ),
+    "lowest_fault": (
+        Program(
+            instructions(Engine.STORE) + instructions(Engine.ARRAY) + [0],
+            faults={0: Fault.MEMORY_RANGE, 1: Fault.SCRATCHPAD_RANGE},
+        ),
+        Fault.MEMORY_RANGE,
+        0,
+    ),
+    "never_fetched": (
+        Program(instructions(Engine.STORE, wait=mask(Engine.LOAD)) + instructions(Engine.STORE, count=3) + HALT, unreadable=4),
+        Fault.DEADLOCK,
+        0,
+    ),
+}
+
+
+def test_directed_programs() -> None:
+    """The corners of the rules, with engines that take three instructions at once and are slow, quick or anything."""
+    bench = Bench()
+
+    async def testbench(ctx) -> None:
+        for name, (program, fault, index) in DIRECTED.items():
+            expected = model(program)
+            assert (expected.fault, expected.index) == (fault, index), name
+            for slowness in (1, 8, 60):
+                actual = await bench.run(ctx, program, seed=slowness, overlap=3, slowness=slowness)
+                assert (actual.fault, actual.index) == (fault, index), name
 
     bench.simulator.add_testbench(testbench)
     bench.simulator.run()
