@@ -89,13 +89,6 @@ class Area:
         return {**asdict(self), "limits": [{**asdict(limit), "ok": limit.ok} for limit in self.limits]}
 
 
-def find_device(name: str) -> Device:
-    """The device called ``name``; :class:`ValueError` lists the names."""
-    if name not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {name!r} (the parts whose area can be measured)")
-    return DEVICES[name]
-
-
 def measure_machine(config: Config, *, device: Device, folder: Path, route: bool = True, report: Report | None = None) -> Area:
     """The area of the whole accelerator; see :func:`measure`."""
     from tercel.hw.npu import Npu  # noqa: PLC0415 (a single block can be measured without the rest)

@@ -11,8 +11,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from rich.console import Console
 
-from tercel.boards.area import DEVICES, Area, area_table, check_fit, find_device, measure, parse_cells, parse_report
+from tercel.boards.area import DEVICES, Area, area_table, check_fit, measure, parse_cells, parse_report
 from tercel.boards.pin_wrapper import PinWrapper
+from tercel.sim.cli import main
 from tercel.sim.toolchain import ToolError
 
 STATISTICS = """
@@ -96,11 +97,15 @@ def test_design_that_does_not_fit():
         check_fit({"LUT4": 1, "DSP": 29, "block RAM": 212}, device=DEVICES["ecp5-25f"])
 
 
-def test_unknown_device():
-    with pytest.raises(
-        ValueError, match=r"^device must be one of ecp5-85f, ecp5-25f, up5k, gw2a-18, not 'ice' \(the parts whose area can be measured\)$"
-    ):
-        find_device("ice")
+def test_unknown_device(capsys):
+    assert main(["area", "tiny", "--device", "ice"]) == 2
+    message = "tercel: device must be one of ecp5-85f, ecp5-25f, up5k, gw2a-18, not 'ice' (the parts whose area can be measured)\n"
+    assert capsys.readouterr().err == message
+
+
+def test_unknown_config(capsys):
+    assert main(["area", "huge"]) == 2
+    assert capsys.readouterr().err.startswith("tercel: config must be one of tiny, small, base, large, not 'huge'")
 
 
 def test_limits_are_marked():
@@ -147,20 +152,20 @@ def test_wrapper_knows_its_own_size():
 @pytest.mark.parametrize("device", ["ecp5-25f", "up5k", "gw2a-18"])
 def test_adder_is_measured(device, tmp_path):
     steps = []
-    area = measure(Adder(), name="adder", device=find_device(device), folder=tmp_path, report=steps.append)
+    area = measure(Adder(), name="adder", device=DEVICES[device], folder=tmp_path, report=steps.append)
     assert 14 <= area.synthesized["LUT4"] <= 24
     assert area.synthesized["FF"] == 48
     assert area.synthesized["DSP"] == area.synthesized["block RAM"] == 0
     assert area.fmax > 20
     assert area.routed["LUT4"] >= area.synthesized["LUT4"] - 2
     assert area.critical_path["logic_ns"] > 0
-    assert set(area.tools) == {"yosys", find_device(device).place_tool}
+    assert set(area.tools) == {"yosys", DEVICES[device].place_tool}
     assert any("nextpnr" in step for step in steps)
     assert any("yosys" in step for step in steps)
 
 
 def test_failed_synthesis_shows_the_last_lines(tmp_path):
-    device = dataclasses.replace(find_device("up5k"), synthesis="synth_nothing")
+    device = dataclasses.replace(DEVICES["up5k"], synthesis="synth_nothing")
     with pytest.raises(
         ToolError, match=r"(?s)^yosys failed with exit code 1; its last lines \(all are in .*/yosys\.log\):\n.*No such command"
     ):

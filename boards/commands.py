@@ -1,0 +1,63 @@
+"""``tercel area`` and ``tercel verilog``."""
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tercel.hw.config import named_config
+from tercel.sim.parse import UsageError
+
+from .area import DEVICES, area_table, measure_machine
+
+OVER_LIMIT = 1
+"""Exit code when a figure is over or under its limit."""
+
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="named config: tiny, small, base, large")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="folder for what is made")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(area)
+    app.command()(verilog)
+
+
+def area(
+    config: ConfigName,
+    device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "ecp5-85f",
+    route: Annotated[bool, typer.Option(help="place and route too; of a large config this takes an hour")] = True,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    output: Folder = Path("build"),
+) -> None:
+    """Measure LUTs, flip-flops, DSPs, memories and clock frequency of the accelerator. Example: tercel area small --device ecp5-25f."""
+    if device not in DEVICES:
+        raise UsageError(f"device must be one of {', '.join(DEVICES)}, not {device!r} (the parts whose area can be measured)")
+    machine = named_config(config)
+    folder = output / f"area-{config}-{device}"
+    with Console(stderr=True).status("elaborate") as status:
+        figures = measure_machine(
+            machine, device=DEVICES[device], folder=folder, route=route, report=lambda line: status.update(Text(line[:120]))
+        )
+    if json:
+        typer.echo(dumps(figures.as_json(), indent=2))
+    else:
+        Console().print(area_table(figures))
+        typer.echo(f"{', '.join(f'{name} {version}' for name, version in figures.tools.items())}; logs and reports in {folder}")
+    raise typer.Exit(OVER_LIMIT if any(not limit.ok for limit in figures.limits) else 0)
+
+
+def verilog(config: ConfigName, output: Folder = Path("build")) -> None:
+    """Write the accelerator's Verilog for somebody else's SoC. Example: tercel verilog base -o build."""
+    from tercel.hw.verilog import verilog as emit  # noqa: PLC0415 (imports the whole gateware)
+
+    machine = named_config(config)
+    with Console(stderr=True).status("elaborate"):
+        text = emit(machine)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "tercel_npu.v"
+    path.write_text(text)
+    typer.echo(f"{path}: {len(text.splitlines())} lines, config {machine.name}, hash {machine.hash:08x}")
