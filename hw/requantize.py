@@ -23,6 +23,11 @@ FACTOR_BITS = 47
 """R * 2**31 fits."""
 
 
+def requantizer_latency(*, sum_bits: int, residual: bool, thresholds: bool) -> int:
+    """Cycles from the operands to ``y``: 7 for 18 bits, 1 more for 32, residual and thresholds each."""
+    return 7 + (sum_bits == 32) + residual + thresholds
+
+
 class ScaledRequantizer(Component):
     """One result a cycle, ``latency`` cycles after its operands; no handshake, nothing to stall.
 
@@ -51,8 +56,8 @@ class ScaledRequantizer(Component):
         With ``residual``: ``R << min(k + s, 31)``, doubled if e is even; a cycle after the other operands.
     z_res : In(signed(9)), static; only with ``residual``
     z_out, lo, hi : In(signed(9)), static
-    threshold : In(signed(16)); count_enable, count_first : In(1)
-        With ``thresholds``: in a slot with ``count_enable`` the result is the number of slots, since that with ``count_first``, whose p is
+    threshold : In(signed(16)); count_first : In(1); count_enable : In(1), static
+        With ``thresholds``: with ``count_enable`` the result is the number of slots, since that with ``count_first``, whose p is
         greater than ``threshold``. Without ``count_enable``, ``threshold`` must be ``hi``: there is one comparator.
     y : Out(8)
         The low 8 bits of the output code.
@@ -88,13 +93,13 @@ class ScaledRequantizer(Component):
 
     @property
     def latency(self) -> int:
-        """Cycles from the operands to ``y``: 7 for 18 bits, 1 more for 32, residual and thresholds each."""
-        return self._shift_cycle + 4 + (1 if self.thresholds else 0)
+        """See :func:`requantizer_latency`."""
+        return requantizer_latency(sum_bits=self.sum_bits, residual=self.residual, thresholds=self.thresholds)
 
     @property
     def _shift_cycle(self) -> int:
         """Cycle in which the shifter sees the product."""
-        return 3 + (1 if self.sum_bits == 32 else 0) + (1 if self.residual else 0)
+        return self.latency - 4 - self.thresholds
 
     def elaborate(self, platform):
         """Sum, product, residual, shift, clamp, one after the other."""
@@ -191,14 +196,12 @@ class ScaledRequantizer(Component):
         below = Mux(over, negative, p[-1])
         m.d.sync += saturated.eq(Mux(outside, Cat((~below).replicate(15), below), p).as_signed())
         threshold = delayed(m, self.threshold, self.latency - 1, name="threshold")
-        enable, first = (
-            delayed(m, flag, self.latency - 1, name=name) for flag, name in ((self.count_enable, "enable"), (self.count_first, "first"))
-        )
+        first = delayed(m, self.count_first, self.latency - 1, name="first")
         greater = Signal()
         count = Signal(4)
         clamped = Signal(8)
         m.d.comb += [greater.eq(saturated > threshold), self.y.eq(clamped | count)]
-        with m.If(enable):
+        with m.If(self.count_enable):
             m.d.sync += [count.eq(Mux(first, 0, count) + greater), clamped.eq(0)]
         with m.Else():
             m.d.sync += [count.eq(0), clamped.eq(Mux(greater, self.hi, Mux(saturated < self.lo, self.lo, saturated)))]

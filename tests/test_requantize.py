@@ -7,7 +7,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from tercel.hw.config import Config
-from tercel.hw.requantize import Requantizer
+from tercel.hw.requantize import Requantizer, ScaledRequantizer
 
 
 def wrapped(value, bits):
@@ -134,7 +134,7 @@ def test_thresholds(residual):
     rng = random.Random(f"{residual}")
     dut = Requantizer(Config(), sum_bits=32, residual=residual, thresholds=True)
     multiplier = 40000
-    fixed = statics(rng) | {"multiplier": multiplier}
+    fixed = statics(rng) | {"multiplier": multiplier, "count_enable": 1}
     slots, expected = [], []
     for _ in range(150):
         item = operands(rng, bits=32, multiplier_bits=16, gain=0, multiplier=multiplier)
@@ -143,7 +143,7 @@ def test_thresholds(residual):
         table = [rng.choice([p - 1, p, p + 1, some_signed(rng, 16), 32767, -32768]) for _ in range(number)]
         table = [min(max(value, -32768), 32767) for value in table]
         for index, threshold in enumerate(table):
-            slots.append(item | {"threshold": threshold, "count_first": index == 0, "count_enable": 1})
+            slots.append(item | {"threshold": threshold, "count_first": index == 0})
             expected.append(sum(p > value for value in table) if index == number - 1 else None)
     results = streamed(dut, fixed, slots)
     assert [result for result, value in zip(results, expected, strict=True) if value is not None] == [
@@ -154,6 +154,6 @@ def test_thresholds(residual):
 def test_limits():
     """What does not exist is refused."""
     with pytest.raises(ValueError, match=r"^sum_bits must be 18 or 32, not 24 \(a DSP multiplies 18 bits\)$"):
-        Requantizer(Config(), sum_bits=24, residual=False, thresholds=False)
+        ScaledRequantizer(Config(), sum_bits=24, residual=False, thresholds=False)
     with pytest.raises(ValueError, match=r"^sum_bits must be 32, not 18, with residual or thresholds"):
-        Requantizer(Config(), sum_bits=18, residual=True, thresholds=False)
+        ScaledRequantizer(Config(), sum_bits=18, residual=True, thresholds=False)

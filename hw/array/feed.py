@@ -4,19 +4,23 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
+from tercel.hw.array.cell import tree_levels
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.requantize import requantizer_latency
 
 RESIDUAL_WORD_BITS = 5
 
 
 def drain_latency(config: Config) -> int:
-    """Cycles from the ``last`` of a tile to its last write, besides the drain interval D of its instruction, that a drain may take.
+    """Cycles from the ``last`` of a tile to the cycle after its last write, besides the drain interval D of its instruction.
 
     The first ``last`` of an instruction comes at least D + this many cycles after the last ``last`` of the instruction before, D being
     the interval of the earlier one.
     """
-    return 16 + config.pixels
+    operands = 3
+    codes = requantizer_latency(sum_bits=32, residual=True, thresholds=config.threshold_depth > 0)
+    return tree_levels(config) + operands + codes + config.pixels
 
 
 def drain_interval(config: Config, *, narrow: bool, thresholds: int) -> int:
@@ -104,7 +108,8 @@ class FeedSignature(wiring.Signature):
     residual_word
         0 .. N/K - 1 in this order. They may come right behind the ``last`` of the tile before, while its own are still in use.
     tile
-        Valid with ``last``; ``tile.config`` changes only with the first ``last`` of an instruction and holds until that of the next.
+        Valid with ``last``; ``config``, ``index`` and ``post`` change only with the first ``last`` of an instruction and hold until that
+        of the next.
     """
 
     def __init__(self, config: Config) -> None:

@@ -15,7 +15,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.cell import SUM_BITS, ActivationSum, Cell, tree_levels
-from tercel.hw.array.feed import FeedSignature
+from tercel.hw.array.feed import FeedSignature, act_layout
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 
@@ -39,11 +39,13 @@ class SystolicArray(Component):
     feed : In(FeedSignature)
         The steps. ``residual`` and ``tile`` are not used here.
     sums : Out(sums_layout)
+    acts : Out(act_layout)
+        ``feed.acts`` as the rows get them: those of row p p + 1 cycles later.
     """
 
     def __init__(self, config: Config):
         self.config = config
-        super().__init__({"feed": In(FeedSignature(config)), "sums": Out(sums_layout(config))})
+        super().__init__({"feed": In(FeedSignature(config)), "sums": Out(sums_layout(config)), "acts": Out(act_layout(config))})
 
     def elaborate(self, platform):
         """Each row takes its own registered copy of what it needs."""
@@ -62,6 +64,7 @@ class SystolicArray(Component):
             summed = delayed(m, summed, 1, name=f"summed_{row}")
             late = delayed(m, control, 1, name=f"control_late_{row}", reset_less=False)
             acts = delayed(m, self.feed.acts[row].as_value(), row + 1, name=f"acts_{row}")
+            m.d.comb += self.acts[row].eq(acts)
             for output in range(config.outputs):
                 m.submodules[f"cell_{row}_{output}"] = cell = Cell(config)
                 first = 2 * config.lanes * output

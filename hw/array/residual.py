@@ -1,0 +1,52 @@
+"""A row's residual codes: collected while the tile before is still being requantized, handed out one a slot."""
+
+from amaranth.hdl import Array, Module, Signal, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.array.feed import RESIDUAL_WORD_BITS
+from tercel.hw.array.slots import OUTPUT_BITS
+from tercel.hw.config import Config
+
+
+class ResidualCodes(Component):
+    """Two register files of N codes: one is filled, the other one used.
+
+    Members
+    -------
+    acts : In(K x signed(9)); residual : In(1); word : In(5)
+        With ``residual``, the codes of outputs ``word``*K ... of the next tile.
+    last : In(1)
+        The tile starts: its codes are used from the next cycle on.
+    output : In(5)
+        The output wanted.
+    r : Out(signed(9))
+        Its code, one cycle later.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(
+            {
+                "acts": In(data.ArrayLayout(signed(9), config.lanes)),
+                "residual": In(1),
+                "word": In(RESIDUAL_WORD_BITS),
+                "last": In(1),
+                "output": In(OUTPUT_BITS),
+                "r": Out(signed(9)),
+            }
+        )
+
+    def elaborate(self, platform):
+        """Word by word in, all over at once, code by code out."""
+        m = Module()
+        codes = [Signal(signed(9), name=f"code_{output}", reset_less=True) for output in range(self.config.outputs)]
+        used = [Signal(signed(9), name=f"used_{output}", reset_less=True) for output in range(self.config.outputs)]
+        for output, code in enumerate(codes):
+            word, lane = divmod(output, self.config.lanes)
+            with m.If(self.residual & (self.word == word)):
+                m.d.sync += code.eq(self.acts[lane])
+        with m.If(self.last):
+            m.d.sync += [target.eq(code) for target, code in zip(used, codes, strict=True)]
+        m.d.sync += self.r.eq(Array(used)[self.output])
+        return m

@@ -1,0 +1,87 @@
+"""The order in which a finished tile goes through the requantizers, at the time of row 0.
+
+A *slot* is a cycle's work of each row. Narrow: J outputs, G slots a tile. Wide: one output, in as many slots as it has thresholds.
+"""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from tercel.hw.array.feed import tile_layout
+from tercel.hw.config import Config
+
+OUTPUT_BITS = 5
+
+
+def slot_layout(config: Config) -> data.StructLayout:
+    """One slot.
+
+    ``output``: the output of lane 0; in a narrow slot lane j has ``output`` + j. ``first``, ``complete``: the first slot of its
+    outputs, and the one after which their codes are known. ``final``: the last slot of the tile. ``parameter_addr``, ``threshold_addr``:
+    words to read.
+    """
+    fields = {
+        "valid": unsigned(1),
+        "output": unsigned(OUTPUT_BITS),
+        "first": unsigned(1),
+        "complete": unsigned(1),
+        "final": unsigned(1),
+        "parameter_addr": unsigned(exact_log2(config.parameter_depth)),
+    }
+    if config.threshold_depth:
+        fields["threshold_addr"] = unsigned(exact_log2(config.threshold_depth))
+    return data.StructLayout(fields)
+
+
+class SlotSequencer(Component):
+    """Walks through the slots of a tile, one a cycle, from the cycle after its ``last`` on.
+
+    Tiles come at least as many cycles apart as they have slots.
+
+    Members
+    -------
+    last : In(1); tile : In(tile_layout)
+        Of the feed.
+    slot : Out(slot_layout)
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__({"last": In(1), "tile": In(tile_layout(config)), "slot": Out(slot_layout(config))})
+
+    def elaborate(self, platform):
+        """Counters over outputs and thresholds."""
+        m = Module()
+        config, slot, fields = self.config, self.slot, self.tile.config
+        step = Mux(fields.narrow, config.drain_lanes, 1)
+        next_word = Signal()
+        m.d.comb += [
+            slot.final.eq(slot.complete & (slot.output + step == config.outputs)),
+            next_word.eq(fields.narrow | (slot.output % config.drain_lanes == config.drain_lanes - 1)),
+        ]
+        if config.threshold_depth:
+            turn = Signal(4)
+            channel_addr = Signal(slot.threshold_addr.shape())
+            m.d.comb += [
+                slot.first.eq(turn == 0),
+                slot.complete.eq((fields.thresholds == 0) | (turn == fields.thresholds - 1)),
+            ]
+            next_channel = Mux(fields.threshold_shared, channel_addr, channel_addr + 16)
+            with m.If(slot.complete):
+                m.d.sync += [turn.eq(0), channel_addr.eq(next_channel), slot.threshold_addr.eq(next_channel)]
+            with m.Else():
+                m.d.sync += [turn.eq(turn + 1), slot.threshold_addr.eq(slot.threshold_addr + 1)]
+            with m.If(self.last):
+                m.d.sync += [turn.eq(0), channel_addr.eq(self.tile.threshold_addr), slot.threshold_addr.eq(self.tile.threshold_addr)]
+        else:
+            m.d.comb += [slot.first.eq(1), slot.complete.eq(1)]
+        with m.If(slot.complete):
+            m.d.sync += slot.output.eq(slot.output + step)
+            with m.If(next_word):
+                m.d.sync += slot.parameter_addr.eq(slot.parameter_addr + 1)
+        with m.If(slot.final):
+            m.d.sync += slot.valid.eq(0)
+        with m.If(self.last):
+            m.d.sync += [slot.valid.eq(1), slot.output.eq(0), slot.parameter_addr.eq(self.tile.parameter_addr)]
+        return m
