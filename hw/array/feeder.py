@@ -36,7 +36,7 @@ class Feeder(Component):
 
     One step per cycle, also from tile to tile, but for: ``gcd(stride, P)`` cycles per step; N/K residual words before the last
     step of a tile; the last step of a tile waits until the one before is ``drain_interval`` cycles past (``drain_latency`` more for
-    the first tile of an instruction). A new row takes 1 cycle, or as many as its predecessor was shorter than 4 (5 with residual) more;
+    the first tile of an instruction). A new row takes 1 cycle, or as many as its predecessor was shorter than 3 (4 with residual) more;
     a new instruction takes 4 cycles when it was there in time. An instruction is accepted while the one before it runs.
 
     Every read and write of an instruction is checked against the depth of its scratchpad before it is performed. After a fault the
@@ -75,7 +75,7 @@ class Feeder(Component):
                 "fault_index": Out(16),
                 "events": Out(len(EVENTS)),
                 "read": Out(BankReadSignature(config)),
-                "weight": Out(LinearReadSignature(16, weight_shape(config))),
+                "weight": Out(LinearReadSignature(exact_log2(config.weight_depth), weight_shape(config))),
                 "feed": Out(FeedSignature(config)),
             }
         )
