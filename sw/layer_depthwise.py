@@ -1,18 +1,24 @@
-"""Depthwise convolutions, pools and matrix-vector products as DEPTHWISE instructions, cut to fit the on-chip memories."""
+"""Depthwise convolutions, pools and matrix-vector products as DEPTHWISE instructions, cut to fit the on-chip memories.
+
+The output is cut into bands and chunks as on the array; where one row of all channels does not fit the window scratchpad, the channel
+groups are cut into slices first, each of which is a layer of its own.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Mode, Opcode, Space
-from tercel.sw.band import Layout, plan_bands
+from tercel.sw.band import BandPlan, Layout, plan_bands
 from tercel.sw.chunk import Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_array import input_fields
-from tercel.sw.layer_spec import LayerSpec, LayerTensors, check
+from tercel.sw.layer_spec import LayerError, LayerSpec, LayerTensors, check
 from tercel.sw.lowered_layer import LoweredLayer
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
-from tercel.sw.transfer import load_words, move_tensor
+from tercel.sw.transfer import load_words, move_groups
 
 _MODES = {"depthwise": Mode.CONV, "max_pool": Mode.MAX, "average_pool": Mode.AVERAGE, "linear": Mode.MATRIX_VECTOR}
 
@@ -25,25 +31,13 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, 
     input_groups = ceil_div(spec.input[2], config.lanes)
     output_groups = ceil_div(spec.output[2], config.lanes)
     check(max(input_groups, output_groups) <= 1024, "input", f"at most {1024 * config.lanes} channels", spec.input[2], "split the channels")
-    pitch = window_pitch(width=spec.input[1], banks=config.pixels, stride=spec.stride, dilation=spec.dilation)
-    plan = plan_bands(
-        spec,
-        config,
-        Layout(
-            input_space=1,
-            input_pitch=ceil_div(pitch, config.pixels) * config.pixels if rotation else pitch,
-            input_words=input_groups,
-            output_space=spec.out_space,
-            output_words=output_groups,
-            first_bank=first_bank,
-            rotation=rotation,
-        ),
-    )
-    parts = _linear_parts(spec, tensors, config, image)
+    slice_groups, plan = _plan(spec, config, input_groups, output_groups, first_bank=first_bank, rotation=rotation)
+    sections = ceil_div(output_groups, slice_groups)
+    parts = _linear_parts(spec, tensors, image, groups=sections * slice_groups)
     average = image.add_data("parameters", _parameters(tensors, config, channels=config.lanes)) if mode is Mode.AVERAGE else None
     source = image.add_input("input", tensors.input, signed=spec.in_signed)
     target = image.add_output("output", spec.output, signed=spec.out_signed)
-    chunks = Chunks.plan(parts, sections=1, groups=output_groups)
+    chunks = Chunks.plan(parts, sections=sections, groups=slice_groups)
     numbers = {
         "mode": int(mode),
         "steps": input_groups - 1 if mode is Mode.MATRIX_VECTOR else 0,
@@ -70,29 +64,64 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, 
             depth=config.record_depth,
             after=(),
         )
-    for band in plan.bands:
-        ready = list(always)
-        inputs, users = plan.input_place(band)
-        if band.input_rows:
-            columns = band.input_columns
-            ready.append(move_tensor(emitter, Opcode.LOAD, source, inputs, rows=band.input_rows, column=0, columns=columns, after=users))
-        outputs, output_users = plan.output_place(band)
-        computed = []
-        for chunk in chunks.chunks:
-            addresses, loads = chunks.bring(emitter, chunk)
-            group = 0 if mode is Mode.MATRIX_VECTOR else chunk.first
-            values = numbers | input_fields(spec, band, inputs, group=group)
-            values |= outputs.fields("out", row=band.row, column=0, step=1, group=chunk.first)
-            values |= {
-                "groups": chunk.count - 1,
-                "record_addr": addresses.get(Space.RECORD, 0),
-                "parameter_addr": addresses.get(Space.DEPTHWISE_PARAMETER, 0),
-            }
-            computed.append(emitter.add(Opcode.DEPTHWISE, values, after=[*ready, *loads, *output_users]))
-            chunks.used(chunk, computed[-1:])
-        stored = move_tensor(emitter, Opcode.STORE, target, outputs, rows=band.rows, column=0, columns=band.columns, after=computed)
-        plan.release(readers=computed, stores=[stored])
+    for section in range(sections):
+        first_group = section * slice_groups
+        count = min(slice_groups, output_groups - first_group)
+        # A matrix-vector product needs all of its input for every output.
+        moved = (0, input_groups) if mode is Mode.MATRIX_VECTOR else (first_group, count)
+        here = [chunk for chunk in chunks.chunks if chunk.section == section and chunk.first < count]
+        for band in plan.bands:
+            ready = list(always)
+            inputs, users = plan.input_place(band)
+            if band.input_rows:
+                ready += move_groups(
+                    emitter, Opcode.LOAD, source, inputs, rows=band.input_rows, columns=band.input_columns, groups=moved, after=users
+                )
+            outputs, output_users = plan.output_place(band)
+            computed = []
+            for chunk in here:
+                addresses, loads = chunks.bring(emitter, chunk)
+                values = numbers | input_fields(spec, band, inputs, group=0 if mode is Mode.MATRIX_VECTOR else chunk.first)
+                values |= outputs.fields("out", row=band.row, column=0, step=1, group=chunk.first)
+                values |= {
+                    "groups": min(chunk.count, count - chunk.first) - 1,
+                    "record_addr": addresses.get(Space.RECORD, 0),
+                    "parameter_addr": addresses.get(Space.DEPTHWISE_PARAMETER, 0),
+                }
+                computed.append(emitter.add(Opcode.DEPTHWISE, values, after=[*ready, *loads, *output_users]))
+                chunks.used(chunk, computed[-1:])
+            stored = move_groups(
+                emitter, Opcode.STORE, target, outputs, rows=band.rows, columns=band.columns, groups=(first_group, count), after=computed
+            )
+            plan.release(readers=computed, stores=stored)
     return LoweredLayer(emitter=emitter, kind=spec.kind, engine="depthwise", macs=spec.macs, digits=1)
+
+
+def _plan(
+    spec: LayerSpec, config: Config, input_groups: int, output_groups: int, *, first_bank: int, rotation: int
+) -> tuple[int, BandPlan]:
+    """Bands of as many channel groups as fit: the groups of one slice and the plan that all slices use."""
+    pitch = window_pitch(width=spec.input[1], banks=config.pixels, stride=spec.stride, dilation=spec.dilation)
+    layout = Layout(
+        input_space=1,
+        input_pitch=ceil_div(pitch, config.pixels) * config.pixels if rotation else pitch,
+        input_words=input_groups,
+        output_space=spec.out_space,
+        output_words=output_groups,
+        first_bank=first_bank,
+        rotation=rotation,
+    )
+    if spec.kind == "linear":
+        return output_groups, plan_bands(spec, config, layout)
+    slices = 1
+    while True:
+        size = ceil_div(output_groups, slices)
+        try:
+            return size, plan_bands(spec, config, replace(layout, input_words=size, output_words=size))
+        except LayerError:
+            if size == 1:
+                raise
+        slices += 1
 
 
 def _check_depthwise(spec: LayerSpec, config: Config) -> None:
@@ -116,14 +145,16 @@ def _parameters(tensors: LayerTensors, config: Config, *, channels: int) -> byte
     return pack_parameters(bias=bias, shift=shift, multiplier=multiplier, channels=config.lanes)
 
 
-def _linear_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> list[LinearPart]:
-    """What each channel group (matrix-vector: output group) needs; nothing for pools."""
+def _linear_parts(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, groups: int) -> list[LinearPart]:
+    """What each of ``groups`` channel groups (matrix-vector: output groups) needs, zeros past the last; nothing for pools."""
+    config = image.config
+    missing = groups * config.lanes - spec.output[2]
     if spec.kind == "linear":
         words = ceil_div(spec.input[2], config.lanes) * max(1, config.lanes // 8)
         records = pack_matrix_records(tensors.weights, config=config)
     elif spec.kind == "depthwise":
         words = ceil_div(spec.kernel[0], 3) * ceil_div(spec.kernel[1], 3)
-        records = pack_depthwise_records(tensors.weights, config=config)
+        records = pack_depthwise_records(np.pad(tensors.weights, ((0, 0), (0, 0), (0, missing))), config=config)
     else:
         return []
     return [
@@ -139,7 +170,7 @@ def _linear_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image:
             space=Space.DEPTHWISE_PARAMETER,
             depth_name="record_depth",
             depth=config.record_depth,
-            address=image.add_data("parameters", _parameters(tensors, config, channels=spec.output[2])),
+            address=image.add_data("parameters", _parameters(tensors, config, channels=groups * config.lanes)),
             word_bytes=config.depthwise_parameter_word_bytes,
             words=1,
         ),

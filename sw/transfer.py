@@ -39,6 +39,45 @@ def move_tensor(
     return emitter.add(opcode, values, after=after)
 
 
+def move_groups(
+    emitter: Emitter,
+    opcode: Opcode,
+    port: Port,
+    placement: Placement,
+    *,
+    rows: int,
+    columns: int,
+    groups: tuple[int, int],
+    after: list[int],
+) -> list[int]:
+    """As :func:`move_tensor` of whole rows, but only some channel groups: the first of them and their number.
+
+    All groups take one instruction; some take one a row, because a pixel's other groups lie between in external memory.
+    """
+    first, count = groups
+    if count == port.groups:
+        return [move_tensor(emitter, opcode, port, placement, rows=rows, column=0, columns=columns, after=after)]
+    pixel_bytes = port.groups * port.lanes
+    pixel_bank, pixel_addr = placement.delta(columns=1)
+    indices = []
+    for row in range(placement.first_row, placement.first_row + rows):
+        bank, addr = placement.pointer(row=row, column=0)
+        values = {
+            "space": placement.space,
+            "memory_addr": port.address + row * port.shape[1] * pixel_bytes + first * port.lanes,
+            "memory_row": pixel_bytes,
+            "rows": columns - 1,
+            "groups": count - 1,
+            "spad_bank": bank,
+            "spad_addr": addr,
+            "spad_row_bank": pixel_bank,
+            "spad_row_addr": pixel_addr,
+            "spad_pixel": placement.pixel,
+        }
+        indices.append(emitter.add(opcode, values, after=after))
+    return indices
+
+
 def load_words(
     emitter: Emitter, space: Space, *, address: int, word_bytes: int, first: int, count: int, depth: int, after: Iterable[int]
 ) -> list[int]:

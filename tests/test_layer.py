@@ -137,6 +137,15 @@ def test_chunks_where_weights_or_parameters_are_too_many():
     assert count(program, Opcode.DEPTHWISE) == count(program, Opcode.LOAD, space=Space.RECORD) == 10
 
 
+@pytest.mark.parametrize("kind", ["depthwise", "max_pool", "average_pool"])
+def test_slices_where_a_row_of_all_channels_does_not_fit(kind):
+    layer = LayerSpec(kind=kind, input=(5, 9, 75), kernel=(3, 3), padding=(1, 1, 1, 1), z_in=2, z_out=60 if kind == "depthwise" else 0)
+    program = assert_right(layer, replace(SMALL, window_depth=64, record_depth=16))
+    assert count(program, Opcode.DEPTHWISE) > 5
+    groups = [values["groups"] + 1 for opcode, values in program.instructions() if opcode is Opcode.STORE]
+    assert max(groups) < 19
+
+
 def test_padding_only_bands():
     assert_right(
         LayerSpec(kind="conv", input=(2, 5, 8), out=8, kernel=(2, 2), padding=(40, 1, 30, 1), z_in=7, z_out=128),
