@@ -7,8 +7,8 @@ The window holds three columns of three rows. An operation moves it by one colum
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data
 
-from ..config import Config
-from ..isa import ADDR_BITS
+from tercel.hw.config import Config
+from tercel.hw.depthwise.pointer import POINTER
 
 
 def taps_layout(config: Config) -> data.StructLayout:
@@ -27,7 +27,7 @@ def column_layout(config: Config) -> data.StructLayout:
     """One column operation.
 
     ``two``: fetch A and B, else only B. ``need_a``, ``need_b``: some tap uses that column; else it reads as padding, unread.
-    ``bank``, ``addr``: the first column's place relative to the row pointers, channel group included; ``column`` its number.
+    ``place``: the first column's, relative to the row pointers, channel group included; ``column`` its number.
     ``slot``, ``block``: entry of the row table; ``row_end``: the table's slot is free after this. ``byte``: matrix-vector only,
     the byte of the word that goes to kernel row 0 (row i takes byte + 3i).
     """
@@ -36,8 +36,7 @@ def column_layout(config: Config) -> data.StructLayout:
             "two": 1,
             "need_a": 1,
             "need_b": 1,
-            "bank": 4,
-            "addr": ADDR_BITS,
+            "place": POINTER,
             "column": signed(16),
             "slot": 1,
             "block": 3,
@@ -48,5 +47,5 @@ def column_layout(config: Config) -> data.StructLayout:
     )
 
 
-ROW_LAYOUT = data.StructLayout({"bank": 4, "addr": ADDR_BITS, "inside": 1})
+ROW_LAYOUT = data.StructLayout({"place": POINTER, "inside": 1})
 """One input row: its pointer (column ``x_start``, channel group 0) and whether it lies in the image."""

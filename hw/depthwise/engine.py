@@ -19,22 +19,22 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out, connect
 
-from ..config import Config
-from ..interfaces import BankReadSignature, EngineSignature, LinearReadSignature, parameter_word, word_write_layout
-from ..isa import Fault
-from .fetch import WindowFetch
-from .intake import Intake
-from .loops import Loops
-from .maximum import Maximum
-from .place import Placement
-from .plan import Plan
-from .results import Results
-from .rows import RowTable
-from .taps import Taps
-from .weights import Weights
-from .window import Window
+from tercel.hw.config import Config
+from tercel.hw.depthwise.fetch import WindowFetch
+from tercel.hw.depthwise.intake import Intake
+from tercel.hw.depthwise.loops import Loops
+from tercel.hw.depthwise.maximum import Maximum
+from tercel.hw.depthwise.place import Placement
+from tercel.hw.depthwise.plan import Plan
+from tercel.hw.depthwise.results import Results
+from tercel.hw.depthwise.rows import RowTable
+from tercel.hw.depthwise.taps import Taps
+from tercel.hw.depthwise.weights import Weights
+from tercel.hw.depthwise.window import Window
+from tercel.hw.interfaces import BankReadSignature, EngineSignature, LinearReadSignature, parameter_word, word_write_layout
+from tercel.hw.isa import Fault
 
-QUEUE_WORDS = 48
+QUEUE_WORDS = 64
 """Output words between the loops and the write port: the pipeline's latency and some waiting for the port."""
 
 

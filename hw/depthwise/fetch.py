@@ -14,13 +14,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from ..config import Config
-from ..interfaces import BankReadSignature
-from ..isa import ADDR_BITS
-from ..mux_add import MuxAdd
-from .column import ROW_LAYOUT, column_layout, taps_layout
-from .plan import INSTRUCTION, PLAN_LAYOUT
-from .pointer import add_banks, add_pointers
+from tercel.hw.config import Config
+from tercel.hw.depthwise.column import ROW_LAYOUT, column_layout, taps_layout
+from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, add_banks
+from tercel.hw.interfaces import BankReadSignature
+from tercel.hw.isa import ADDR_BITS
+from tercel.hw.mux_add import MuxAdd
 
 WORDS = 6
 """Words of an operation: A of rows 0..2, then B of rows 0..2."""
@@ -29,13 +29,13 @@ WORDS = 6
 def arrival_layout(config: Config) -> data.StructLayout:
     """What the window must know about the words read in one cycle.
 
-    ``bank``: for each word, one bit a bank it comes from; ``pad``: it is padding; neither: it does not come now. ``head``: the
+    ``come``: the words that come, each from ``bank``, or as padding where that is P. ``head``: the
     first of an operation's cycles, in which the window moves: by two columns if ``two``. ``taps.compute`` is set in an operation's last.
     """
     return data.StructLayout(
         {
-            "bank": data.ArrayLayout(config.pixels, WORDS),
-            "pad": WORDS,
+            "come": WORDS,
+            "bank": data.ArrayLayout(range(config.pixels + 1), WORDS),
             "head": 1,
             "two": 1,
             "byte": 4,
@@ -91,15 +91,14 @@ class WindowFetch(wiring.Component):
 
         # 1 -> 2: the row pointers, and the place of column B, relative to them.
         valid_2, op_2, row_2 = Signal(), Signal(column_layout(config)), Signal.like(self.row)
-        bank_b, addr_b, number_b = Signal(4), Signal(ADDR_BITS), Signal(signed(16))
-        next_bank, next_addr = add_pointers(
-            (op_1.bank, op_1.addr), (plan.step.bank, plan.step.addr), pixel=i.in_pixel, pixels=pixels
-        )
+        place_b, number_b = Signal(POINTER), Signal(signed(16))
+        m.submodules.next = following = PointerAdd(config)
+        m.d.comb += [following.a.eq(op_1.place), following.b.eq(plan.step), following.pixel.eq(i.in_pixel)]
         with m.If(advance):
             m.d.sync += [valid_2.eq(valid_1), op_2.eq(op_1), row_2.eq(self.row)]
-            m.d.sync += [bank_b.eq(op_1.bank), addr_b.eq(op_1.addr), number_b.eq(op_1.column)]
+            m.d.sync += [place_b.eq(op_1.place), number_b.eq(op_1.column)]
             with m.If(op_1.two):
-                m.d.sync += [bank_b.eq(next_bank), addr_b.eq(next_addr), number_b.eq(op_1.column + i.dilation_x)]
+                m.d.sync += [place_b.eq(following.o), number_b.eq(op_1.column + i.dilation_x)]
 
         # 2 -> 3: the banks, whether each word is read, and both addresses a row pointer may lead to.
         valid_3, op_3 = Signal(), Signal(column_layout(config))
@@ -113,11 +112,11 @@ class WindowFetch(wiring.Component):
         want_a = op_2.two & op_2.need_a & inside(op_2.column)
         want_b = op_2.need_b & inside(number_b)
         with m.If(advance):
-            m.d.sync += [valid_3.eq(valid_2), op_3.eq(op_2), addr_a3.eq(op_2.addr), addr_b3.eq(addr_b)]
+            m.d.sync += [valid_3.eq(valid_2), op_3.eq(op_2), addr_a3.eq(op_2.place.addr), addr_b3.eq(place_b.addr)]
             for row in range(3):
-                m.d.sync += [row_low[row].eq(row_2[row].addr), row_high[row].eq(row_2[row].addr + i.in_pixel)]
-                for word, column_bank, want in ((row, op_2.bank, want_a), (3 + row, bank_b, want_b)):
-                    bank, carry = add_banks(row_2[row].bank, column_bank, pixels=pixels)
+                m.d.sync += [row_low[row].eq(row_2[row].place.addr), row_high[row].eq(row_2[row].place.addr + i.in_pixel)]
+                for word, column_bank, want in ((row, op_2.place.bank, want_a), (3 + row, place_b.bank, want_b)):
+                    bank, carry = add_banks(row_2[row].place.bank, column_bank, pixels=pixels)
                     m.d.sync += [
                         bank_3[word].eq(bank),
                         carry_3[word].eq(carry),
@@ -164,12 +163,14 @@ class WindowFetch(wiring.Component):
 
         # 4 -> 5: the read.
         read_addr = Signal(data.ArrayLayout(depth_bits, WORDS))
+        read_bank = Signal(data.ArrayLayout(pixels, WORDS))
         arrival = self.arrival
         for word in range(WORDS):
             here = go & grant[word]
             m.d.sync += [
-                arrival.bank[word].eq(Cat(here & (bank_4[word] == bank) for bank in range(pixels))),
-                arrival.pad[word].eq(go & head & ~want_4[word] & (op_4.two if word < 3 else 1)),
+                read_bank[word].eq(Cat(here & (bank_4[word] == bank) for bank in range(pixels))),
+                arrival.bank[word].eq(Mux(want_4[word], bank_4[word], pixels)),
+                arrival.come[word].eq(here | (go & head & ~want_4[word] & (op_4.two if word < 3 else 1))),
                 read_addr[word].eq(addr_4[word]),
             ]
         m.d.sync += [
@@ -180,7 +181,7 @@ class WindowFetch(wiring.Component):
             arrival.taps.compute.eq(go & finish & op_4.taps.compute),
         ]
         for bank in range(pixels):
-            chosen = [arrival.bank[word][bank] for word in range(WORDS)]
+            chosen = [read_bank[word][bank] for word in range(WORDS)]
             m.d.comb += self.read.en[bank].eq(Cat(chosen).any())
             terms = [Mux(chosen[word], read_addr[word], 0) for word in range(WORDS)]
             m.d.comb += self.read.addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])

@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..interfaces import DONE_LAYOUT, START_LAYOUT
-from .plan import INSTRUCTION
+from tercel.hw.depthwise.plan import INSTRUCTION
+from tercel.hw.interfaces import DONE_LAYOUT, START_LAYOUT
 
 
 class Intake(wiring.Component):

@@ -12,11 +12,10 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..isa import ADDR_BITS
-from .column import column_layout
-from .plan import INSTRUCTION, PLAN_LAYOUT
-from .pointer import add_pointers
+from tercel.hw.config import Config
+from tercel.hw.depthwise.column import column_layout
+from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd
 
 
 class Loops(wiring.Component):
@@ -48,7 +47,6 @@ class Loops(wiring.Component):
         """Counters, the operation they say, and pointers."""
         m = Module()
         i, plan, o = self.instruction, self.plan, self.column.payload
-        pixels = self._config.pixels
         double = i.stride[0]
 
         # Loop counters, outside in; phase counts the operations of an inner unit.
@@ -81,13 +79,12 @@ class Loops(wiring.Component):
             m.d.comb += [o.need_a.eq(1), o.need_b.eq(Mux(phase == 0, columns[1], columns[2]))]
 
         first = inner == 0
-        bank, addr, number = Signal(4), Signal(ADDR_BITS), Signal(signed(16))
+        place, number = Signal(POINTER), Signal(signed(16))
         record, record_base, parameter = (Signal(len(o.taps.record), name=name) for name in ("record", "record_base", "parameter"))
         slot = Signal()
         m.d.comb += [
             o.two.eq(two),
-            o.bank.eq(bank),
-            o.addr.eq(addr),
+            o.place.eq(place),
             o.column.eq(number),
             o.slot.eq(slot),
             o.block.eq(block),
@@ -113,17 +110,22 @@ class Loops(wiring.Component):
         ]
 
         # Column pointers, relative to the row: of the next column, and of the output's first.
-        x_bank, x_addr, x_number = Signal(4), Signal(ADDR_BITS), Signal(signed(16))
-        column = add_pointers(
-            (bank, addr),
-            (Mux(two, plan.step_two.bank, plan.step.bank), Mux(two, plan.step_two.addr, plan.step.addr)),
-            pixel=i.in_pixel,
-            pixels=pixels,
-        )
-        across = add_pointers((x_bank, x_addr), (plan.step_x.bank, plan.step_x.addr), pixel=i.in_pixel, pixels=pixels)
+        x_place, x_number = Signal(POINTER), Signal(signed(16))
+        m.submodules.column = column = PointerAdd(self._config)
+        m.submodules.across = across = PointerAdd(self._config)
+        m.d.comb += [
+            column.a.eq(place),
+            column.b.eq(Mux(two, plan.step_two, plan.step)),
+            column.pixel.eq(i.in_pixel),
+            across.a.eq(x_place),
+            across.b.eq(plan.step_x),
+            across.pixel.eq(i.in_pixel),
+        ]
         x_number_next = x_number + i.stride + 1
         next_group = group + 1
-        group_addr = Mux(plan.vector, 0, Mux(plane_end, next_group, group))
+        start = Signal(POINTER)
+        with m.If(~plan.vector):
+            m.d.comb += start.addr.eq(Mux(plane_end, next_group, group))
 
         with m.If(step):
             with m.If(phase_end):
@@ -144,24 +146,22 @@ class Loops(wiring.Component):
                 with m.If(group_end):
                     m.d.sync += self.running.eq(0)
 
-            m.d.sync += [bank.eq(column[0]), addr.eq(column[1]), number.eq(number + Mux(two, i.dilation_x << 1, i.dilation_x))]
+            m.d.sync += [place.eq(column.o), number.eq(number + Mux(two, i.dilation_x << 1, i.dilation_x))]
             with m.If(phase_end & inner_end & ~plan.slide):
-                m.d.sync += [bank.eq(x_bank), addr.eq(x_addr), number.eq(x_number)]
+                m.d.sync += [place.eq(x_place), number.eq(x_number)]
             with m.If(unit_end & ~plan.slide):
-                m.d.sync += [bank.eq(across[0]), addr.eq(across[1]), number.eq(x_number_next)]
-                m.d.sync += [x_bank.eq(across[0]), x_addr.eq(across[1]), x_number.eq(x_number_next)]
+                m.d.sync += [place.eq(across.o), number.eq(x_number_next)]
+                m.d.sync += [x_place.eq(across.o), x_number.eq(x_number_next)]
             with m.If(line_end):
-                m.d.sync += [bank.eq(0), addr.eq(group_addr), number.eq(i.x_start)]
-                m.d.sync += [x_bank.eq(0), x_addr.eq(group_addr), x_number.eq(i.x_start)]
+                m.d.sync += [place.eq(start), number.eq(i.x_start)]
+                m.d.sync += [x_place.eq(start), x_number.eq(i.x_start)]
         with m.If(self.begin):
             m.d.sync += [
                 self.running.eq(1),
                 group.eq(0),
-                bank.eq(0),
-                addr.eq(0),
+                place.eq(0),
                 number.eq(i.x_start),
-                x_bank.eq(0),
-                x_addr.eq(0),
+                x_place.eq(0),
                 x_number.eq(i.x_start),
                 record.eq(i.record_addr),
                 record_base.eq(i.record_addr),

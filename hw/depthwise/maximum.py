@@ -4,11 +4,11 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..delay import delayed
-from .column import taps_layout
-from .plan import INSTRUCTION, PLAN_LAYOUT
-from .window import window_layout
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.depthwise.column import taps_layout
+from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.depthwise.window import window_layout
 
 
 class Maximum(wiring.Component):
@@ -37,9 +37,7 @@ class Maximum(wiring.Component):
         m = Module()
         taps = delayed(m, self.taps, 2, name="taps", reset_less=False)
         for lane in range(self._config.lanes):
-            upper, lower, column, running = (
-                Signal(signed(9), name=f"{name}_{lane}") for name in ("upper", "lower", "column", "running")
-            )
+            upper, lower, column, running = (Signal(signed(9), name=f"{name}_{lane}") for name in ("upper", "lower", "column", "running"))
             top, middle, bottom = (self.window[tap][lane] for tap in (2, 5, 8))
             m.d.sync += [
                 upper.eq(Mux(top > middle, top, middle)),

@@ -2,15 +2,16 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from ..config import Config
-from ..interfaces import word_write_layout
-from ..isa import ADDR_BITS, Mode
-from .plan import INSTRUCTION
-from .pointer import add_pointers, wrap_address
+from tercel.hw.config import Config
+from tercel.hw.depthwise.plan import INSTRUCTION
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
+from tercel.hw.depthwise.queue import RoomyQueue
+from tercel.hw.interfaces import word_write_layout
+from tercel.hw.isa import ADDR_BITS, Mode
+from tercel.hw.mux_add import MuxAdd
 
 
 class Placement(wiring.Component):
@@ -43,64 +44,74 @@ class Placement(wiring.Component):
         """Queue, credits and the walk over the output."""
         m = Module()
         config, i = self._config, self.instruction
-        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * config.lanes, depth=self._depth)
+        m.submodules.queue = queue = RoomyQueue(width=8 * config.lanes, depth=self._depth)
         free = Signal(range(self._depth + 1), init=self._depth)
-        m.d.sync += free.eq(free + queue.r_en - self.claim)
-        m.d.comb += [self.credit.eq(free != 0), queue.w_data.eq(self.word), queue.w_en.eq(self.word_valid)]
+        m.d.sync += free.eq(free + queue.o.ready - self.claim)
+        m.d.comb += [self.credit.eq(free != 0), queue.word.eq(self.word), queue.word_valid.eq(self.word_valid)]
 
         vector = i.mode == Mode.MATRIX_VECTOR
-        bank, addr, row_bank, row_addr = Signal(4), Signal(ADDR_BITS), Signal(4), Signal(ADDR_BITS)
+        place, row_place, start = Signal(POINTER), Signal(POINTER), Signal(POINTER)
+        m.d.comb += [start.bank.eq(i.out_bank), start.addr.eq(i.out_addr)]
         x, row, group = Signal(12), Signal(10), Signal(10)
         x_end, row_end, group_end = vector | (x == i.out_width), vector | (row == i.rows), group == i.groups
         running = Signal()
 
         # The next row's pointer takes two cycles, beside the words.
-        sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
-        next_bank, next_addr = Signal(4), Signal(ADDR_BITS)
+        summed_place, next_place = Signal(POINTER), Signal(POINTER)
         fresh, summed, ready = Signal(), Signal(), Signal()
-        total = add_pointers((row_bank, row_addr), (i.out_row_bank, i.out_row_addr), pixel=i.out_pixel, pixels=config.pixels)
-        m.d.sync += [sum_bank.eq(total[0]), sum_addr.eq(total[1])]
-        m.d.sync += [next_bank.eq(sum_bank), next_addr.eq(wrap_address(sum_addr, limit=i.out_limit, span=i.out_span))]
+        m.submodules.down = down = PointerAdd(config)
+        m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.addr.eq(i.out_row_addr), down.pixel.eq(i.out_pixel)]
+        m.d.sync += [
+            summed_place.eq(down.o),
+            next_place.bank.eq(summed_place.bank),
+            next_place.addr.eq(wrap_address(summed_place.addr, limit=i.out_limit, span=i.out_span)),
+        ]
         m.d.sync += [fresh.eq(0), summed.eq(fresh), ready.eq((ready | summed) & ~fresh)]
 
         over = Mux(
             i.out_space,
-            addr[exact_log2(config.window_depth) :].any(),
-            addr[exact_log2(config.array_depth) :].any(),
+            place.addr[exact_log2(config.window_depth) :].any(),
+            place.addr[exact_log2(config.array_depth) :].any(),
         )
         last = x_end & row_end & group_end
-        offer = running & queue.r_rdy & (~x_end | (ready & ~fresh & ~summed)) & (~last | self.may_finish)
+        offer = running & queue.o.valid & (~x_end | (ready & ~fresh & ~summed)) & (~last | self.may_finish)
         accept = self.write.valid & self.write.ready
         m.d.comb += [
-            self.range_fault.eq(running & queue.r_rdy & over),
+            self.range_fault.eq(running & queue.o.valid & over),
             self.write.valid.eq(offer & ~over),
             self.write.payload.space.eq(i.out_space),
-            self.write.payload.bank.eq(bank),
-            self.write.payload.addr.eq(addr),
-            self.write.payload.data.eq(queue.r_data),
-            queue.r_en.eq(accept),
+            self.write.payload.bank.eq(place.bank),
+            self.write.payload.addr.eq(place.addr),
+            self.write.payload.data.eq(queue.o.payload),
+            queue.o.ready.eq(accept),
             self.finished.eq(accept & last),
         ]
-        pixel_bank, pixel_addr = (1, 0) if config.pixels > 1 else (0, i.out_pixel)
-        across = add_pointers((bank, addr), (pixel_bank, pixel_addr), pixel=i.out_pixel, pixels=config.pixels)
+        m.submodules.line = line = MuxAdd(ADDR_BITS)
+        m.d.comb += [
+            line.a.eq(Mux(row_end, group + 1, group)),
+            line.c.eq(next_place.addr),
+            line.d.eq(start.addr),
+            line.sel.eq(row_end),
+        ]
         with m.If(accept):
-            m.d.sync += [x.eq(x + 1), bank.eq(across[0]), addr.eq(across[1])]
+            m.d.sync += x.eq(x + 1)
+            with m.If(place.bank == config.pixels - 1):
+                m.d.sync += [place.bank.eq(0), place.addr.eq(place.addr + i.out_pixel)]
+            with m.Else():
+                m.d.sync += place.bank.eq(place.bank + 1)
             with m.If(x_end):
-                m.d.sync += [fresh.eq(1), x.eq(0), row.eq(row + 1)]
-                m.d.sync += [row_bank.eq(next_bank), row_addr.eq(next_addr), bank.eq(next_bank), addr.eq(next_addr + group)]
+                m.d.sync += [fresh.eq(1), x.eq(0), row.eq(row + 1), row_place.eq(next_place)]
+                m.d.sync += [place.bank.eq(next_place.bank), place.addr.eq(line.o)]
                 with m.If(row_end):
-                    m.d.sync += [row.eq(0), group.eq(group + 1)]
-                    m.d.sync += [row_bank.eq(i.out_bank), row_addr.eq(i.out_addr), bank.eq(i.out_bank), addr.eq(i.out_addr + group + 1)]
+                    m.d.sync += [row.eq(0), group.eq(group + 1), row_place.eq(start), place.bank.eq(start.bank)]
         with m.If(self.begin):
             m.d.sync += [
                 fresh.eq(1),
                 x.eq(0),
                 row.eq(0),
                 group.eq(0),
-                row_bank.eq(i.out_bank),
-                row_addr.eq(i.out_addr),
-                bank.eq(i.out_bank),
-                addr.eq(i.out_addr),
+                row_place.eq(start),
+                place.eq(start),
                 running.eq(1),
             ]
         with m.Elif(self.finished):

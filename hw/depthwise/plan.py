@@ -4,12 +4,11 @@ from amaranth.hdl import Array, Const, Module, Mux, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..isa import ADDR_BITS, LAYOUTS, Mode, Opcode
-from .pointer import add_pointers
+from tercel.hw.config import Config
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd
+from tercel.hw.isa import ADDR_BITS, LAYOUTS, Mode, Opcode
 
 INSTRUCTION = LAYOUTS[Opcode.DEPTHWISE]
-_POINTER = data.StructLayout({"bank": 4, "addr": ADDR_BITS})
 
 PLAN_LAYOUT = data.StructLayout(
     {
@@ -17,9 +16,9 @@ PLAN_LAYOUT = data.StructLayout(
         "maximum": 1,
         "vector": 1,
         "average": 1,
-        "step": _POINTER,
-        "step_two": _POINTER,
-        "step_x": _POINTER,
+        "step": POINTER,
+        "step_two": POINTER,
+        "step_x": POINTER,
         "inner_last": 4,
         "block_last": 3,
         "rows_last": 3,
@@ -57,7 +56,13 @@ class Plan(wiring.Component):
         masks = Array(Const((1, 3, 7)[k % 3], 3) for k in range(16))
         small = (i.kernel_width < 3) & (i.kernel_height < 3) & (i.stride < 2) & (i.dilation_x == 1)
         neighbour = ((i.in_kx_bank == 1) & (i.in_kx_addr == 0)) if pixels > 1 else (i.in_kx_addr == i.in_pixel)
-        two_bank, two_addr = add_pointers((i.in_kx_bank, i.in_kx_addr), (i.in_kx_bank, i.in_kx_addr), pixel=i.in_pixel, pixels=pixels)
+        m.submodules.double = double = PointerAdd(self._config)
+        m.d.comb += [
+            double.a.bank.eq(i.in_kx_bank),
+            double.a.addr.eq(i.in_kx_addr),
+            double.b.eq(double.a),
+            double.pixel.eq(i.in_pixel),
+        ]
         stride_bank = Array(Const((s + 1) % pixels, 4) for s in range(4))
         stride_words = Array((i.in_pixel * ((s + 1) // pixels))[:ADDR_BITS] for s in range(4))
 
@@ -68,8 +73,7 @@ class Plan(wiring.Component):
             plan.average.eq(i.mode == Mode.AVERAGE),
             plan.step.bank.eq(Mux(vector, 0, i.in_kx_bank)),
             plan.step.addr.eq(Mux(vector, 0, i.in_kx_addr)),
-            plan.step_two.bank.eq(two_bank),
-            plan.step_two.addr.eq(two_addr),
+            plan.step_two.eq(double.o),
             plan.step_x.bank.eq(Mux(vector, 0, stride_bank[i.stride])),
             plan.step_x.addr.eq(Mux(vector, 1, stride_words[i.stride])),
             plan.inner_last.eq(Mux(vector, max(1, self._config.lanes // 8) - 1, Mux(maximum, i.kernel_width, thirds[i.kernel_width]))),

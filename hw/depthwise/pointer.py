@@ -1,21 +1,56 @@
-"""Pointer arithmetic as expressions: a bank in 0..P-1, a word address modulo 2**14, and ``pixel`` words between pixels i and i+P."""
+"""Pointer arithmetic: a bank in 0..P-1, a word address modulo 2**14, and ``pixel`` words between pixels i and i+P."""
 
-from amaranth.hdl import Mux, Value
+from amaranth.hdl import Module, Mux, Value, unsigned
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
 
-from ..isa import ADDR_BITS
+from tercel.hw.config import Config
+from tercel.hw.interfaces import BANK_BITS
+from tercel.hw.isa import ADDR_BITS
+from tercel.hw.mux_add import MuxAdd
+
+POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})
+"""A place in a scratchpad, or the difference of two."""
+
+
+class PointerAdd(Component):
+    """``o = a + b``; combinational, two adders deep.
+
+    Members
+    -------
+    a, b : In(POINTER)
+        A pointer and a delta.
+    pixel : In(ADDR_BITS)
+        Words to carry when the banks reach P.
+    o : Out(POINTER)
+        The sum.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        super().__init__({"a": In(POINTER), "b": In(POINTER), "pixel": In(ADDR_BITS), "o": Out(POINTER)})
+
+    def elaborate(self, platform) -> Module:
+        """The banks are ready before the first sum of addresses."""
+        m = Module()
+        bank, carry = add_banks(self.a.bank, self.b.bank, pixels=self.config.pixels)
+        m.submodules.addr = addr = MuxAdd(ADDR_BITS)
+        m.d.comb += [
+            addr.a.eq(self.a.addr + self.b.addr),
+            addr.c.eq(0),
+            addr.d.eq(self.pixel),
+            addr.sel.eq(carry),
+            self.o.bank.eq(bank),
+            self.o.addr.eq(addr.o),
+        ]
+        return m
 
 
 def add_banks(a: Value, b: Value, *, pixels: int) -> tuple[Value, Value]:
-    """Bank of a pixel ``b`` pixels past bank ``a`` (both in 0..P-1), and whether it carries into the next word column."""
-    total = (a + b)[:5]
+    """Bank of a pixel ``b`` pixels past bank ``a`` (both in 0..P-1), and whether it reaches P."""
+    total = (a + b)[: BANK_BITS + 1]
     carry = total >= pixels
-    return Mux(carry, total - pixels, total)[:4], carry
-
-
-def add_pointers(a, b, *, pixel: Value, pixels: int) -> tuple[Value, Value]:
-    """Bank and address of pointer ``a`` plus delta ``b``, each a pair (bank, address). Two adders deep."""
-    bank, carry = add_banks(a[0], b[0], pixels=pixels)
-    return bank, ((a[1] + b[1])[:ADDR_BITS] + Mux(carry, pixel, 0))[:ADDR_BITS]
+    return Mux(carry, total - pixels, total)[:BANK_BITS], carry
 
 
 def wrap_address(addr: Value, *, limit: Value, span: Value) -> Value:

@@ -4,13 +4,13 @@ from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..delay import delayed
-from ..interfaces import LinearReadSignature, parameter_word
-from ..requantize import Requantizer
-from .column import taps_layout
-from .plan import INSTRUCTION, PLAN_LAYOUT
-from .taps import Taps
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.depthwise.column import taps_layout
+from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.depthwise.taps import Taps
+from tercel.hw.interfaces import LinearReadSignature, parameter_word
+from tercel.hw.requantize import Requantizer
 
 
 class Results(wiring.Component):

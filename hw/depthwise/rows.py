@@ -5,11 +5,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..isa import ADDR_BITS, Mode
-from .column import ROW_LAYOUT
-from .plan import INSTRUCTION
-from .pointer import add_pointers, wrap_address
+from tercel.hw.config import Config
+from tercel.hw.depthwise.column import ROW_LAYOUT
+from tercel.hw.depthwise.plan import INSTRUCTION
+from tercel.hw.depthwise.pointer import PointerAdd, wrap_address
+from tercel.hw.isa import ADDR_BITS, Mode
 
 _SLOTS = 2
 _BLOCKS = 8
@@ -44,7 +44,6 @@ class RowTable(wiring.Component):
         """Three tables and the walk that fills them."""
         m = Module()
         i = self.instruction
-        pixels = self._config.pixels
         vector = i.mode == Mode.MATRIX_VECTOR
         height_last = Mux(vector, 0, i.kernel_height)
 
@@ -64,8 +63,8 @@ class RowTable(wiring.Component):
             write_port, read_port = table.write_port(), table.read_port(domain="comb")
             m.d.comb += [
                 write_port.addr.eq(slot * _BLOCKS + block),
-                write_port.data.bank.eq(bank),
-                write_port.data.addr.eq(addr),
+                write_port.data.place.bank.eq(bank),
+                write_port.data.place.addr.eq(addr),
                 write_port.data.inside.eq(vector | ((line >= 0) & (line < i.in_height))),
                 write_port.en.eq(write & (third == index)),
                 read_port.addr.eq(self.slot * _BLOCKS + self.block),
@@ -81,12 +80,14 @@ class RowTable(wiring.Component):
         m.d.comb += self.available.eq(filled != 0)
 
         sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
-        next_bank, next_addr = add_pointers(
-            (Mux(kernel_end, row_bank, bank), Mux(kernel_end, row_addr, addr)),
-            (Mux(kernel_end, i.in_row_bank, i.in_ky_bank), Mux(kernel_end, i.in_row_addr, i.in_ky_addr)),
-            pixel=i.in_pixel,
-            pixels=pixels,
-        )
+        m.submodules.add = add = PointerAdd(self._config)
+        m.d.comb += [
+            add.a.bank.eq(Mux(kernel_end, row_bank, bank)),
+            add.a.addr.eq(Mux(kernel_end, row_addr, addr)),
+            add.b.bank.eq(Mux(kernel_end, i.in_row_bank, i.in_ky_bank)),
+            add.b.addr.eq(Mux(kernel_end, i.in_row_addr, i.in_ky_addr)),
+            add.pixel.eq(i.in_pixel),
+        ]
         next_line = Mux(kernel_end, row_line + i.stride + 1, line + i.dilation_y)
         wrapped = wrap_address(sum_addr, limit=i.in_limit, span=i.in_span)
 
@@ -108,7 +109,7 @@ class RowTable(wiring.Component):
                     m.next = "WRITE"
             with m.State("WRITE"), m.If((free != 0) | (kernel_row != 0)):
                 m.d.comb += write.eq(1)
-                m.d.sync += [sum_bank.eq(next_bank), sum_addr.eq(next_addr), line.eq(next_line)]
+                m.d.sync += [sum_bank.eq(add.o.bank), sum_addr.eq(add.o.addr), line.eq(next_line)]
                 m.next = "WRAP"
             with m.State("WRAP"):
                 m.d.sync += [

@@ -4,14 +4,14 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..delay import delayed
-from ..mux_add import MuxAdd
-from .column import taps_layout
-from .maximum import Maximum
-from .plan import PLAN_LAYOUT
-from .weights import weights_layout
-from .window import window_layout
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.depthwise.column import taps_layout
+from tercel.hw.depthwise.maximum import Maximum
+from tercel.hw.depthwise.plan import PLAN_LAYOUT
+from tercel.hw.depthwise.weights import weights_layout
+from tercel.hw.depthwise.window import window_layout
+from tercel.hw.mux_add import MuxAdd
 
 
 class Taps(wiring.Component):
@@ -56,23 +56,25 @@ class Taps(wiring.Component):
         for lane in range(self._config.lanes):
             products = [Signal(signed(19), name=f"product_{lane}_{tap}") for tap in range(9)]
             m.d.sync += [product.eq(self.window[tap][lane] * self.weights[tap][lane]) for tap, product in enumerate(products)]
+            # Cells of their own for the second additions: yosys would turn sums of three into larger carry-save trees.
+            adders = [MuxAdd(21), MuxAdd(21), MuxAdd(21), MuxAdd(23), MuxAdd(32)]
+            for number, adder in enumerate(adders):
+                m.submodules[f"add_{lane}_{number}"] = adder
+                m.d.comb += adder.sel.eq((0, 0, self.plan.maximum, 0, control.first)[number])
             thirds = [Signal(signed(21), name=f"third_{lane}_{row}") for row in range(3)]
-            m.submodules[f"mix_{lane}"] = mix = MuxAdd(21)
-            m.d.comb += [
-                mix.a.eq(products[6] + products[7]),
-                mix.c.eq(products[8]),
-                mix.d.eq(self.largest[lane]),
-                mix.sel.eq(self.plan.maximum),
-            ]
-            m.d.sync += [
-                thirds[0].eq(products[0] + products[1] + products[2]),
-                thirds[1].eq(products[3] + products[4] + products[5]),
-                thirds[2].eq(mix.o),
-            ]
             total = Signal(signed(23), name=f"total_{lane}")
-            m.d.sync += total.eq(thirds[0] + thirds[1] + thirds[2])
-            m.submodules[f"sum_{lane}"] = accumulate = MuxAdd(32)
-            m.d.comb += [accumulate.a.eq(total), accumulate.c.eq(self.sums[lane]), accumulate.d.eq(0), accumulate.sel.eq(control.first)]
+            for row in range(3):
+                left, middle, right = products[3 * row : 3 * row + 3]
+                m.d.comb += [adders[row].a.eq(left + middle), adders[row].c.eq(right)]
+                m.d.sync += thirds[row].eq(adders[row].o)
+            m.d.comb += [
+                adders[2].d.eq(self.largest[lane]),
+                adders[3].a.eq(thirds[0] + thirds[1]),
+                adders[3].c.eq(thirds[2]),
+                adders[4].a.eq(total),
+                adders[4].c.eq(self.sums[lane]),
+            ]
+            m.d.sync += total.eq(adders[3].o)
             with m.If(control.compute):
-                m.d.sync += self.sums[lane].eq(accumulate.o)
+                m.d.sync += self.sums[lane].eq(adders[4].o)
         return m

@@ -4,12 +4,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..delay import delayed
-from ..interfaces import LinearReadSignature
-from ..mux_add import MuxAdd
-from .column import taps_layout
-from .plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.depthwise.column import taps_layout
+from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.interfaces import LinearReadSignature
+from tercel.hw.mux_add import MuxAdd
 
 
 def weights_layout(config: Config) -> data.ArrayLayout:

@@ -4,11 +4,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import Config
-from ..delay import delayed
-from .column import taps_layout
-from .fetch import WORDS, arrival_layout
-from .plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.depthwise.column import taps_layout
+from tercel.hw.depthwise.fetch import WORDS, arrival_layout
+from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.wide_mux import WideMux
 
 
 def window_layout(config: Config) -> data.ArrayLayout:
@@ -49,17 +50,17 @@ class Window(wiring.Component):
         pad = Cat(plan.pad[:8] for _ in range(lanes))
         incoming = Signal(data.ArrayLayout(8 * lanes, WORDS))
         for word in range(WORDS):
-            chosen = Mux(choose.pad[word], pad, 0)
-            for bank in range(config.pixels):
-                chosen = chosen | Mux(choose.bank[word][bank], words[bank], 0)
-            m.d.sync += incoming[word].eq(chosen)
+            m.submodules[f"mux_{word}"] = mux = WideMux(width=8 * lanes, count=config.pixels + 1)
+            m.d.comb += [mux.inputs[bank].eq(words[bank]) for bank in range(config.pixels)]
+            m.d.comb += [mux.inputs[config.pixels].eq(pad), mux.sel.eq(choose.bank[word])]
+            m.d.sync += incoming[word].eq(mux.o)
         arrival = delayed(m, choose, 1, name="arrival", reset_less=False)
-        fresh = Signal(WORDS)
-        m.d.sync += fresh.eq(Cat(choose.pad[word] | choose.bank[word].any() for word in range(WORDS)))
+        padding = Signal(WORDS)
+        m.d.sync += padding.eq(Cat(choose.bank[word] == config.pixels for word in range(WORDS)))
 
         def code(word: int, lane: int):
             byte = incoming[word][8 * lane : 8 * lane + 8]
-            return Cat(byte, Mux(arrival.pad[word], plan.pad[8], self.instruction.in_signed & byte[7]))
+            return Cat(byte, Mux(padding[word], plan.pad[8], self.instruction.in_signed & byte[7]))
 
         for row in range(3):
             left, middle, right = (self.window[3 * row + column] for column in range(3))
@@ -69,10 +70,10 @@ class Window(wiring.Component):
             vector = Cat(byte, self.instruction.in_signed & byte[7])
             with m.If(arrival.head):
                 m.d.sync += left.eq(Mux(arrival.two, right, middle))
-            with m.If(fresh[a] | (arrival.head & ~arrival.two)):
+            with m.If(arrival.come[a] | (arrival.head & ~arrival.two)):
                 for lane in range(lanes):
                     m.d.sync += middle[lane].eq(Mux(arrival.two, code(a, lane), right[lane]))
-            with m.If(fresh[b]):
+            with m.If(arrival.come[b]):
                 for lane in range(lanes):
                     m.d.sync += right[lane].eq(Mux(plan.vector, vector, code(b, lane)))
         m.d.sync += self.taps.eq(arrival.taps)
