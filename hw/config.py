@@ -39,7 +39,7 @@ class Config:
     depthwise
         Whether the depthwise / pooling / matrix-vector engine (``lanes`` channels x 9 taps) and its window scratchpad exist.
     drain_lanes
-        J, a divisor of ``outputs``: requantizers per pixel row. One is wide (32-bit sums), the others take 18-bit sums.
+        J, a divisor of ``lanes``: requantizers per pixel row. One is wide (32-bit sums), the others take 18-bit sums.
     multiplier_bits
         Width of the requantizer's multiplier M, 8..16.
     per_channel_multiplier
@@ -100,10 +100,10 @@ class Config:
         )
         check(self.digit_set in ("radix4", "ternary"), "digit_set", "'radix4' or 'ternary'", "radix4 runs every weight width")
         check(
-            self.drain_lanes > 0 and self.outputs % self.drain_lanes == 0,
+            self.drain_lanes > 0 and self.lanes % self.drain_lanes == 0,
             "drain_lanes",
-            f"a divisor of outputs={self.outputs}",
-            "each requantizer serves the same number of output channels",
+            f"a divisor of lanes={self.lanes}",
+            "a row writes one scratchpad word of lanes codes a cycle",
         )
         check(8 <= self.multiplier_bits <= 16, "multiplier_bits", "in 8..16", "16 changes the fewest codes")
         self._check_depth("array_depth", 64, 16384, needed=True)

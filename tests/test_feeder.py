@@ -180,7 +180,7 @@ def expect(config, program):
 
 
 CONFIGS = [
-    config_of(1, lanes=4), config_of(2), config_of(3, drain_lanes=4), config_of(4, lanes=4), config_of(5, digit_set="ternary"),
+    config_of(1, lanes=4), config_of(2), config_of(3, lanes=4, drain_lanes=4), config_of(4, lanes=4), config_of(5, digit_set="ternary"),
     config_of(6, threshold_depth=0), config_of(7, lanes=4, outputs=8), config_of(8),
 ]  # fmt: skip
 
@@ -244,7 +244,7 @@ def test_no_more_than_four_in_flight():
 
 def test_one_step_per_cycle():
     """A narrow layer of 1x1 kernels, 3x1 kernels and a padded 3x3 one run without a gap within a row."""
-    config = config_of(7, drain_lanes=4)
+    config = config_of(7, lanes=4, drain_lanes=4)
     for kernel in ((0, 0), (0, 2), (2, 2)):
         rng = random.Random(7)
         fields = random_fields(

@@ -13,7 +13,7 @@ from tercel.hw.isa import Engine, Fault, Opcode, Space
 LOAD, ARRAY, STORE = (1 << engine for engine in (Engine.LOAD, Engine.ARRAY, Engine.STORE))
 CONFIGS = {
     "plain": PLAIN,
-    "seven": replace(PLAIN, pixels=7, lanes=8, outputs=16, drain_lanes=16, memory_width=8),
+    "seven": replace(PLAIN, pixels=7, lanes=8, outputs=16, drain_lanes=8, memory_width=8),
     "one": replace(PLAIN, pixels=1, lanes=2, outputs=2, drain_lanes=1, memory_width=1),
     "wide": replace(PLAIN, pixels=4, lanes=16, outputs=16, drain_lanes=1, memory_width=16),
     "ternary": replace(PLAIN, pixels=5, digit_set="ternary"),

@@ -19,7 +19,7 @@ CONFIG = Config(
     threshold_depth=16, memory_width=2,
 )  # fmt: skip
 CHANNEL_CONFIG = Config(
-    pixels=2, lanes=2, outputs=6, drain_lanes=3, multiplier_bits=12, per_channel_multiplier=True, array_depth=64, window_depth=64,
+    pixels=2, lanes=2, outputs=6, drain_lanes=2, multiplier_bits=12, per_channel_multiplier=True, array_depth=64, window_depth=64,
     weight_depth=64, parameter_depth=16, record_depth=16, threshold_depth=16, memory_width=2,
 )  # fmt: skip
 
