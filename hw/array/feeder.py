@@ -99,8 +99,9 @@ class Feeder(Component):
         early, late = Signal(instruction_layout), Signal(instruction_layout)
         coming_valid, in_flight = Signal(), Signal(range(IN_FLIGHT_MAX + 1))
         active, running, fresh, stopped = Signal(), Signal(), Signal(), Signal()
-        load, loaded, restart, advance, issue = Signal(), Signal(), Signal(), Signal(), Signal()
-        fields, last = current.fields, loops.last
+        load, settled, loaded = Signal(), Signal(), Signal()
+        restart, advance, issue = Signal(), Signal(), Signal()
+        fields, last, final_step = current.fields, loops.last, loops.final
 
         accepted = Signal()
         m.d.comb += [
@@ -109,7 +110,7 @@ class Feeder(Component):
             self.idle.eq(in_flight == 0),
             load.eq(coming_valid & ~active),
         ]
-        m.d.sync += [in_flight.eq(in_flight + accepted - self.finished), loaded.eq(load)]
+        m.d.sync += [in_flight.eq(in_flight + accepted - self.finished), settled.eq(load), loaded.eq(settled)]
         with m.If(accepted):
             m.d.sync += [
                 coming.fields.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
@@ -120,17 +121,16 @@ class Feeder(Component):
             m.d.sync += [current.eq(coming), coming_valid.eq(0), active.eq(1), running.eq(0), fresh.eq(1)]
 
         # What this cycle does.
-        final_step, residual_due, residual_done = Signal(), Signal(), Signal()
+        residual_pending, residual_due = Signal(), Signal()
         residual_word, final_sub_cycle, waits = Signal(RESIDUAL_WORD_BITS), Signal(), Signal()
         row_done, done = Signal(), Signal()
         sub_cycle = self._sub_cycles(m, stride=fields.stride, issue=issue & ~residual_due, final=final_sub_cycle)
         m.d.comb += [
             restart.eq(active & ~running & rows.ready & ~stopped),
-            final_step.eq(last.group & last.column & last.kernel_row & last.plane),
-            residual_due.eq(fields.residual & final_step & ~residual_done),
-            waits.eq(~residual_due & final_step & final_sub_cycle & ~timer.free),
-            issue.eq(running & ~waits & ~stopped),
-            advance.eq(issue & ~residual_due & final_sub_cycle),
+            residual_due.eq(final_step & residual_pending),
+            waits.eq(final_step & ~residual_pending & final_sub_cycle & ~timer.free),
+            issue.eq(running & ~waits),
+            advance.eq(running & final_sub_cycle & ~(final_step & (residual_pending | ~timer.free))),
             row_done.eq(final_step & last.output_group & last.tile),
             done.eq(row_done & last.row),
         ]
@@ -141,18 +141,19 @@ class Feeder(Component):
         with m.If(issue & residual_due):
             m.d.sync += [
                 residual_word.eq(Mux(residual_word == config.words_per_tile - 1, 0, residual_word + 1)),
-                residual_done.eq(residual_word == config.words_per_tile - 1),
+                residual_pending.eq(residual_word != config.words_per_tile - 1),
             ]
-        with m.If(advance):
-            m.d.sync += residual_done.eq(0)
-            with m.If(row_done):
-                m.d.sync += [running.eq(0), active.eq(~last.row)]
+        with m.If(restart | (advance & final_step)):
+            m.d.sync += residual_pending.eq(fields.residual)
+        with m.If(advance & row_done):
+            m.d.sync += [running.eq(0), active.eq(~last.row)]
+        with m.If(stopped):
+            m.d.sync += running.eq(0)
 
         busy = (active | coming_valid) & ~stopped
-        step, conflict = advance, issue & ~residual_due & ~final_sub_cycle
-        residual, drain = issue & residual_due, running & waits & ~stopped
-        for number, event in enumerate((step, conflict, residual, drain, busy & ~issue & ~drain)):
-            m.d.comb += self.events[number].eq(event)
+        conflict, residual = issue & ~residual_due & ~final_sub_cycle, running & residual_due
+        for number, event in enumerate((advance, conflict, residual, running & waits, ~running)):
+            m.d.comb += self.events[number].eq(busy & event)
 
         m.d.comb += [
             loops.fields.eq(fields),
@@ -170,6 +171,7 @@ class Feeder(Component):
             input_walk.running.eq(running),
             input_walk.advance.eq(advance),
             input_walk.last.eq(last),
+            input_walk.final.eq(final_step),
             tile_walk.fields.eq(fields),
             tile_walk.restart.eq(restart),
             tile_walk.output.eq(rows.output),

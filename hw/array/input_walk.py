@@ -22,12 +22,12 @@ class InputWalk(Component):
     fields : In
         The instruction, constant from 2 cycles before its first ``restart``.
     load : In(1)
-        The next ``restart`` is the instruction's first row; at least 2 cycles before it.
+        The next ``restart`` is the instruction's first row.
     restart : In(1)
         Go to the first step of the row at ``input``, whose second kernel row is at ``kernel_row``.
     running : In(1)
         There is a current step: ``advance`` may come, ``restart`` not.
-    advance, last : In
+    advance, last, final : In
         To the next step; what the loop nest says of the current one.
     bank : Out, addr : Out
         Pointer of the input pixel of pixel 0 of the tile, channel group included; ``bank`` in 0..P-1.
@@ -51,6 +51,7 @@ class InputWalk(Component):
                 "running": In(1),
                 "advance": In(1),
                 "last": In(LAST_LAYOUT),
+                "final": In(1),
                 "bank": Out(POINTER["bank"].shape),
                 "addr": Out(ADDR_BITS),
                 "before": Out(signed(17)),
@@ -71,7 +72,7 @@ class InputWalk(Component):
             column_ends.eq(last.group),
             kernel_row_ends.eq(column_ends & last.column),
             pass_ends.eq(kernel_row_ends & last.kernel_row),
-            tile_ends.eq(pass_ends & last.plane & last.output_group),
+            tile_ends.eq(self.final & last.output_group),
         ]
 
         # Constants of the instruction that shorten the paths below.

@@ -1,6 +1,6 @@
 """The loop nest of an ARRAY instruction: which loops are at their last iteration."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -19,6 +19,9 @@ LOOPS = {
 }
 """Loops from the innermost out, and the field that holds their count less 1."""
 
+INNERMOST = ("group", "column", "kernel_row", "plane")
+"""The loops inside an output group."""
+
 LAST_LAYOUT = data.StructLayout({loop: 1 for loop in LOOPS})
 
 
@@ -31,11 +34,13 @@ class LoopNest(Component):
     Members
     -------
     fields : In
-        The instruction; constant from ``load`` to the last ``advance``.
+        The instruction; constant from the cycle before ``load`` to the last ``advance``.
     load, advance : In(1)
         Not in the same cycle.
     last : Out
         For each loop, whether it is at its last iteration.
+    final : Out(1)
+        Last step of a tile: all loops inside an output group are at their last iteration.
     top : Out(1)
         Step of the top digit plane.
     opens : Out(1)
@@ -46,27 +51,32 @@ class LoopNest(Component):
     load: In(1)
     advance: In(1)
     last: Out(LAST_LAYOUT)
+    final: Out(1)
     top: Out(1)
     opens: Out(1)
 
     def elaborate(self, platform):
-        """A down counter and its registered zero flag for each loop."""
+        """A down counter and its registered zero flag for each loop; ``advance`` arrives late, so nothing but enables depends on it."""
         m = Module()
-        carry = self.advance
-        carries = {}
+        carry = Const(1, 1)
+        carries, next_last = {}, {}
         for loop, field in LOOPS.items():
             limit = self.fields[field]
             count = Signal(limit.shape(), name=f"{loop}_count")
+            single = Signal(name=f"{loop}_single")
             last = self.last[loop]
-            with m.If(self.load | carry):
-                reload = self.load | last
-                m.d.sync += [count.eq(Mux(reload, limit, count - 1)), last.eq(Mux(reload, limit == 0, count == 1))]
+            reload = self.load | last
+            next_last[loop] = Mux(reload, single, count == 1)
+            m.d.sync += single.eq(limit == 0)
+            with m.If(self.load | (self.advance & carry)):
+                m.d.sync += [count.eq(Mux(reload, limit, count - 1)), last.eq(next_last[loop])]
+            next_last[loop] = Mux(self.load | carry, next_last[loop], last)
             carries[loop] = carry
-            carry = carry & last
-        with m.If(self.load | carries["output_group"]):
-            m.d.sync += self.top.eq(1)
-        with m.Elif(carries["plane"]):
-            m.d.sync += self.top.eq(0)
+            carry = self.final if loop == INNERMOST[-1] else carry & last
         with m.If(self.load | self.advance):
-            m.d.sync += self.opens.eq(self.load | carries["plane"])
+            m.d.sync += [
+                self.final.eq(Cat(next_last[loop] for loop in INNERMOST).all()),
+                self.opens.eq(self.load | carries["plane"]),
+                self.top.eq(self.load | self.final | (self.top & ~carries["plane"])),
+            ]
         return m
