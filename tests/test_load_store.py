@@ -23,7 +23,7 @@ FULL = Config(
     pixels=7, lanes=8, outputs=8, array_depth=64, window_depth=64, weight_depth=64, parameter_depth=16, record_depth=16, threshold_depth=16
 )  # fmt: skip
 WIDE = Config(
-    pixels=16, lanes=4, outputs=32, drain_lanes=32, depthwise=False, array_depth=64, window_depth=0, weight_depth=64, parameter_depth=16,
+    pixels=16, lanes=4, outputs=32, drain_lanes=4, depthwise=False, array_depth=64, window_depth=0, weight_depth=64, parameter_depth=16,
     record_depth=0, memory_width=1,
 )  # fmt: skip
 CONFIGS = {"plain": CONFIG, "multiplier": CHANNEL_CONFIG, "pair": PAIR, "full": FULL}
@@ -489,7 +489,7 @@ def test_one_beat_a_cycle(name, engine, latency):
         if first:
             assert cycles[first] - cycles[first - 1] <= 3
     # From the start to done: the latencies that the docstrings give.
-    assert machine.busy[engine] == cycles[-1] - cycles[0] + latency + (9 if engine == "load" else 10)
+    assert machine.busy[engine] == cycles[-1] - cycles[0] + latency + (10 if engine == "load" else 11)
 
 
 def test_linear_rows_need_no_pause():

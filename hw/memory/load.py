@@ -5,10 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 
 from ..config import Config
-from ..interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, word_write_layout
+from ..interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, beat_addr_bits, word_write_layout
 from ..isa import ADDR_BITS, Fault, Space
 from .ledger import Ledger
-from .queue import Queue
+from .queue import Queue, Relay
 from .space import most_beats, spaces, word_beats
 from .walk import Walk
 
@@ -24,9 +24,9 @@ class LoadEngine(Component):
     """Requests beats as far ahead as there is room, and writes each word when its last beat has come.
 
     One beat a cycle, as long as the memory answers within 15 cycles and the scratchpad takes the words; 2 cycles between the requests
-    of two instructions; scratchpad rows as in :class:`Walk`. The first request leaves 3 cycles after the start was taken, a word is
+    of two instructions; scratchpad rows as in :class:`Walk`. The first request leaves 4 cycles after the start was taken, a word is
     written 3 cycles after its last beat came, and ``done`` is offered in the cycle after an instruction's last write. With a memory that
-    answers after L cycles (L = 1: in the next), an instruction of B beats is done B + L + 8 cycles after its start was taken.
+    answers after L cycles (L = 1: in the next), an instruction of B beats is done B + L + 9 cycles after its start was taken.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ class LoadEngine(Component):
         m.submodules.ledger = ledger = Ledger(events=len(self.EVENTS))
         m.submodules.walk = walk = Walk(config)
         m.submodules.targets = targets = Queue(_TARGET_LAYOUT, depth=ROOM)
+        m.submodules.requests = requests = Relay(unsigned(beat_addr_bits(config)))
+        wiring.connect(m, requests.o, wiring.flipped(self.memory.request))
         m.submodules.beats = beats = Queue(unsigned(8 * config.memory_width), depth=ROOM)
         wiring.connect(m, wiring.flipped(self.engine), ledger.engine)
         m.d.comb += [
@@ -89,9 +91,9 @@ class LoadEngine(Component):
         request = Signal()
         m.d.comb += [
             bad.eq(item.fault != Fault.NONE),
-            self.memory.request.valid.eq(walk.o.valid & ~bad & ~stopped & ~reserved[ROOM.bit_length() - 1]),
-            self.memory.request.payload.eq(item.adr),
-            request.eq(self.memory.request.valid & self.memory.request.ready),
+            requests.i.valid.eq(walk.o.valid & ~bad & ~stopped & ~reserved[ROOM.bit_length() - 1]),
+            requests.i.payload.eq(item.adr),
+            request.eq(requests.i.valid & requests.i.ready),
             walk.o.ready.eq(request),
             targets.i.p.fault.eq(item.fault),
             targets.i.p.end.eq(item.end),
@@ -117,26 +119,32 @@ class LoadEngine(Component):
             m.d.sync += [refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR)), stopped.eq(1)]
 
         # Data side. A word's beats move in from the top, so that every word size ends in the highest bytes.
-        target = targets.o.payload
+        # The queue's output is slow, so the target at its head is copied; targets come long before their beats.
+        target = Signal(_TARGET_LAYOUT, reset_less=True)
+        target_valid = Signal()
+        target_used = Signal()
+        last_number = Signal(range(most_beats(config)), reset_less=True)
+        m.d.comb += targets.o.ready.eq(~target_valid | target_used)
+        with m.If(targets.o.ready):
+            m.d.sync += [target_valid.eq(targets.o.valid), target.eq(targets.o.payload)]
+            with m.Switch(targets.o.p.space):
+                for space in spaces(config):
+                    with m.Case(space):
+                        m.d.sync += last_number.eq(word_beats(config, space=space) - 1)
         word = Signal.like(self.linear_write.data, reset_less=True)
         word_valid = Signal()
         written = Signal(_TARGET_LAYOUT, reset_less=True)
         taken = Signal()
         last_beat = Signal()
         beat = Signal(range(most_beats(config)))
-        last_number = Signal.like(beat)
         is_linear = Signal()
-        with m.Switch(target.space):
-            for space in spaces(config):
-                with m.Case(space):
-                    m.d.comb += last_number.eq(word_beats(config, space=space) - 1)
         m.d.comb += [
             is_linear.eq(written.space >= Space.WEIGHT),
             taken.eq(word_valid & (is_linear | self.write.ready)),
             last_beat.eq(beat == last_number),
-            pop.eq(beats.o.valid & targets.o.valid & (~word_valid | taken)),
+            pop.eq(beats.o.valid & target_valid & (~word_valid | taken)),
             beats.o.ready.eq(pop),
-            targets.o.ready.eq(pop & last_beat),
+            target_used.eq(pop & last_beat),
             self.write.valid.eq(word_valid & ~is_linear),
             self.write.p.space.eq(written.space),
             self.write.p.bank.eq(written.bank),
@@ -157,7 +165,7 @@ class LoadEngine(Component):
 
         m.d.comb += ledger.landed.eq(taken & written.end)
         # A bad target is at the head when every beat before it has been used; after a refusal what counts is that no beat is left.
-        with m.If(~word_valid & targets.o.valid & (target.fault != Fault.NONE)):
+        with m.If(~word_valid & target_valid & (target.fault != Fault.NONE)):
             m.d.comb += ledger.failed.eq(target.fault)
         with m.Elif(~word_valid & beats.empty):
             m.d.comb += ledger.failed.eq(refused)

@@ -1,6 +1,6 @@
-"""A queue in block memory."""
+"""A queue in block memory, and a relay of two registers."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -61,4 +61,40 @@ class Queue(Component):
             m.d.sync += stored.eq(stored + 1)
         with m.Elif(fetch & ~enter):
             m.d.sync += stored.eq(stored - 1)
+        return m
+
+
+class Relay(Component):
+    """Passes items on a cycle later, one a cycle; no path from ``o.ready`` to ``i.ready``.
+
+    Parameters
+    ----------
+    shape
+        Of the items.
+
+    Members
+    -------
+    i : In(stream.Signature(shape)), o : Out(stream.Signature(shape))
+        The two ends.
+    """
+
+    def __init__(self, shape) -> None:
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform) -> Module:
+        """The spare register takes the item that comes while the other one is held up."""
+        m = Module()
+        spare = Signal.like(self.i.payload, reset_less=True)
+        spare_valid = Signal()
+        m.d.comb += self.i.ready.eq(~spare_valid)
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(self.i.payload)
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [
+                self.o.valid.eq(spare_valid | self.i.valid),
+                self.o.payload.eq(Mux(spare_valid, spare, self.i.payload)),
+                spare_valid.eq(0),
+            ]
+        with m.Elif(self.i.valid):
+            m.d.sync += spare_valid.eq(1)
         return m

@@ -24,9 +24,9 @@ class StoreEngine(Component):
     """Reads words whenever the scratchpad lets it, and writes their beats.
 
     One beat a cycle while the memory port and the scratchpad allow; 2 cycles between the reads of two instructions, hidden while beats
-    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 7 cycles after the start was taken. ``done`` is offered in
+    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 8 cycles after the start was taken. ``done`` is offered in
     the cycle after the answer to an instruction's last beat. With a memory that answers after L cycles (L = 1: in the next), an
-    instruction of B beats is done B + L + 9 cycles after its start was taken.
+    instruction of B beats is done B + L + 10 cycles after its start was taken.
 
     Parameters
     ----------
@@ -115,7 +115,6 @@ class StoreEngine(Component):
         m.submodules.queue = queue = Queue(queue_layout, depth=ROOM)
         rest = Signal(8 * config.lanes, reset_less=True)
         word = Signal.like(rest)
-        head = queue.o.payload
         m.d.comb += [
             word.eq(Mux(arrived.first, self.read_data, rest)),
             queue.i.p.fault.eq(arrived.fault),
@@ -127,17 +126,21 @@ class StoreEngine(Component):
         with m.If(arrived.valid):
             m.d.sync += rest.eq(word >> beat_bits)
 
-        # Write side.
+        # Write side. The queue's output is slow, so its head is copied.
+        head = Signal(queue_layout, reset_less=True)
+        head_valid = Signal()
         beat = Signal()
+        m.d.comb += queue.o.ready.eq(~head_valid | beat)
+        with m.If(queue.o.ready):
+            m.d.sync += [head_valid.eq(queue.o.valid), head.eq(queue.o.payload)]
         unanswered = Signal(range(OUTSTANDING_MAX + 2))
         refused = Signal(4)
         m.d.comb += [
-            self.memory.request.valid.eq(queue.o.valid & (head.fault == Fault.NONE) & (refused == Fault.NONE)),
+            self.memory.request.valid.eq(head_valid & (head.fault == Fault.NONE) & (refused == Fault.NONE)),
             self.memory.request.p.addr.eq(head.addr),
             self.memory.request.p.data.eq(head.data),
             self.memory.request.p.last.eq(head.last),
             beat.eq(self.memory.request.valid & self.memory.request.ready),
-            queue.o.ready.eq(beat),
         ]
         with m.If(passing.valid & ~beat):
             m.d.sync += reserved.eq(reserved + 1)
@@ -153,9 +156,9 @@ class StoreEngine(Component):
         m.d.comb += ledger.landed.eq(self.memory.valid & self.memory.last & ~self.memory.err & (refused == Fault.NONE))
         with m.If(refused != Fault.NONE):
             m.d.comb += ledger.failed.eq(refused)
-        with m.Elif(queue.o.valid & (unanswered == 0)):
+        with m.Elif(head_valid & (unanswered == 0)):
             m.d.comb += ledger.failed.eq(head.fault)
-        waits = queue.o.valid | (unanswered != 0)
+        waits = head_valid | (unanswered != 0)
         reads = self.read.valid & ~self.read.ready
         m.d.comb += ledger.events.eq(Cat(beat, ~beat & waits & ~reads, ~beat & reads, ~beat & ~waits & ~reads))
         return m
