@@ -161,15 +161,18 @@ class ScaledRequantizer(Component):
         kept_bits = 18 if self.thresholds else 11
         scale = delayed(m, self.scale, self._shift_cycle, name="scale")
         late = delayed(m, scale, 1, name="scale_late")
-        value, over = product, Const(0, 1)
+        value, over = product, 0
         for level in (3, 2) if self.sum_bits == 18 else (4, 3, 2):
-            value, over = _shift_level(m, value, over, scale.shift[level], step=2 << level, keep=kept_bits + (2 << level) - 2)
+            value, cut = _shift_level(m, value, scale.shift[level], step=2 << level, keep=kept_bits + (2 << level) - 2)
+            flags = Signal(len(cut), name=f"cut_{level}", reset_less=True)
+            m.d.sync += flags.eq(cut)
+            over |= ~late.shift[level] & flags.any()
         coarse = Signal(signed(len(value)), reset_less=True)
-        coarse_over = Signal(reset_less=True)
-        m.d.sync += [coarse.eq(value), coarse_over.eq(over)]
-        value, over = coarse, coarse_over
+        m.d.sync += coarse.eq(value)
+        value = coarse
         for level in (1, 0):
-            value, over = _shift_level(m, value, over, late.shift[level], step=2 << level, keep=kept_bits + (2 << level) - 2)
+            value, cut = _shift_level(m, value, late.shift[level], step=2 << level, keep=kept_bits + (2 << level) - 2)
+            over |= ~late.shift[level] & cut.any()
         kept = Signal(signed(kept_bits))
         kept_over = Signal(reset_less=True)
         m.d.sync += [kept.eq(value), kept_over.eq(over)]
@@ -187,8 +190,8 @@ class ScaledRequantizer(Component):
         m.d.sync += p.eq((kept + Cat(Const(1, 1), self.z_out).as_signed()) >> 1)
         over = delayed(m, over, 1, name="over")
         if not self.thresholds:
-            above = Mux(over, ~negative, p > self.hi)
-            below = over | (p < self.lo)
+            above = Mux(over, ~negative, (self.hi - p)[-1])
+            below = over | (p - self.lo)[-1]
             m.d.sync += self.y.eq(Mux(above, self.hi, Mux(below, self.lo, p)))
             return
         saturated = Signal(signed(16), reset_less=True)
@@ -200,11 +203,11 @@ class ScaledRequantizer(Component):
         greater = Signal()
         count = Signal(4)
         clamped = Signal(8)
-        m.d.comb += [greater.eq(saturated > threshold), self.y.eq(clamped | count)]
+        m.d.comb += [greater.eq((threshold - saturated)[-1]), self.y.eq(clamped | count)]
         with m.If(self.count_enable):
             m.d.sync += [count.eq(Mux(first, 0, count) + greater), clamped.eq(0)]
         with m.Else():
-            m.d.sync += [count.eq(0), clamped.eq(Mux(greater, self.hi, Mux(saturated < self.lo, self.lo, saturated)))]
+            m.d.sync += [count.eq(0), clamped.eq(Mux(greater, self.hi, Mux((saturated - self.lo)[-1], self.lo, saturated)))]
 
 
 def _signed(value: Value) -> Value:
@@ -212,20 +215,15 @@ def _signed(value: Value) -> Value:
     return Cat(value, Const(0, 1)).as_signed()
 
 
-def _shift_level(m: Module, value: Value, over: Value, select: Value, *, step: int, keep: int) -> tuple[Signal, Signal]:
-    """``value`` shifted right by ``step`` if ``select``, its low ``keep`` bits, and whether bits above them were not sign."""
+def _shift_level(m: Module, value: Value, select: Value, *, step: int, keep: int) -> tuple[Signal, Value]:
+    """The low ``keep`` bits of ``value``, shifted right by ``step`` if ``select``; flags that the bits cut off otherwise are not sign.
+
+    One flag for three bits, a LUT4 each. A shifted value has no more than ``keep`` bits.
+    """
     shifted = Signal(signed(min(keep, len(value))), name=f"shift_{step}")
     m.d.comb += shifted.eq(Mux(select, value >> step, value))
-    if keep >= len(value):
-        return shifted, over
-    now_over = Signal(name=f"over_{step}")
-    fits = Mux(select, _all_equal(value[keep - 1 + step :]), _all_equal(value[keep - 1 :]))
-    m.d.comb += now_over.eq(over | ~fits)
-    return shifted, now_over
-
-
-def _all_equal(bits: Value) -> Value:
-    return (bits.all() | ~bits.any()) if len(bits) > 1 else Const(1, 1)
+    above = [value[low : low + 4] for low in range(keep - 1, len(value) - 1, 3)]
+    return shifted, Cat(bits.any() & ~bits.all() for bits in above)
 
 
 class Requantizer(Component):
