@@ -9,9 +9,10 @@ from tercel.hw.array.feed import DRAIN_LAYOUT
 from tercel.hw.array.slots import slot_layout
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
-from tercel.hw.interfaces import LinearReadSignature, parameter_word
+from tercel.hw.interfaces import LinearReadSignature, parameter_layout, parameter_word
 from tercel.hw.requantize import FACTOR_BITS
 from tercel.hw.scale import Scale, scale_layout
+from tercel.hw.wide_mux import WideMux
 
 LATENCY = 3
 """Cycles from a slot to its operands."""
@@ -70,11 +71,14 @@ class OperandFetch(Component):
         m.d.comb += [self.parameter.en.eq(self.slot.valid), self.parameter.addr.eq(self.slot.parameter_addr)]
         channels = Signal(parameter_word(config, config.drain_lanes), reset_less=True)
         m.d.sync += channels.eq(self.parameter.data)
-        output = delayed(m, self.slot.output, 1, name="output")
-        with m.Switch(Mux(fields.narrow, 0, output % config.drain_lanes)):
-            for lane in range(1, config.drain_lanes):
-                with m.Case(lane):
-                    m.d.sync += channels[0].eq(self.parameter.data[lane])
+        if config.drain_lanes > 1:
+            output = delayed(m, self.slot.output, 1, name="output")
+            m.submodules.choice = choice = WideMux(width=parameter_layout(config).size, count=config.drain_lanes)
+            m.d.comb += [
+                *(choice.inputs[lane].eq(self.parameter.data[lane]) for lane in range(config.drain_lanes)),
+                choice.sel.eq(Mux(fields.narrow, 0, output % config.drain_lanes)),
+            ]
+            m.d.sync += channels[0].eq(choice.o)
 
         for lane in range(config.drain_lanes):
             channel = channels[lane]

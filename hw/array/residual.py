@@ -1,12 +1,13 @@
 """A row's residual codes: collected while the tile before is still being requantized, handed out one a slot."""
 
-from amaranth.hdl import Array, Module, Signal, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.feed import RESIDUAL_WORD_BITS
 from tercel.hw.array.slots import OUTPUT_BITS
 from tercel.hw.config import Config
+from tercel.hw.wide_mux import WideMux
 
 
 class ResidualCodes(Component):
@@ -48,5 +49,7 @@ class ResidualCodes(Component):
                 m.d.sync += code.eq(self.acts[lane])
         with m.If(self.last):
             m.d.sync += [target.eq(code) for target, code in zip(used, codes, strict=True)]
-        m.d.sync += self.r.eq(Array(used)[self.output])
+        m.submodules.select = select = WideMux(width=9, count=self.config.outputs)
+        m.d.comb += [select.sel.eq(self.output), *(select.inputs[output].eq(code) for output, code in enumerate(used))]
+        m.d.sync += self.r.eq(select.o)
         return m
