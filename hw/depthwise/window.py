@@ -49,32 +49,36 @@ class Window(wiring.Component):
 
         pad = Cat(plan.pad[:8] for _ in range(lanes))
         incoming = Signal(data.ArrayLayout(8 * lanes, WORDS))
-        for word in range(WORDS):
-            m.submodules[f"mux_{word}"] = mux = WideMux(width=8 * lanes, count=config.pixels + 1)
+        muxes = [WideMux(width=8 * lanes, count=config.pixels + 1) for _ in range(WORDS)]
+        for word, mux in enumerate(muxes):
+            m.submodules[f"mux_{word}"] = mux
             m.d.comb += [mux.inputs[bank].eq(words[bank]) for bank in range(config.pixels)]
             m.d.comb += [mux.inputs[config.pixels].eq(pad), mux.sel.eq(choose.bank[word])]
             m.d.sync += incoming[word].eq(mux.o)
+        # Matrix-vector: every lane gets the byte of its tap.
+        spread = Signal(data.ArrayLayout(8, 3))
+        for row in range(3):
+            m.submodules[f"byte_{row}"] = mux = WideMux(width=8, count=lanes)
+            m.d.comb += [mux.inputs.as_value().eq(muxes[3].o), mux.sel.eq(choose.byte + 3 * row)]
+            m.d.sync += spread[row].eq(mux.o)
         arrival = delayed(m, choose, 1, name="arrival", reset_less=False)
         padding = Signal(WORDS)
         m.d.sync += padding.eq(Cat(choose.bank[word] == config.pixels for word in range(WORDS)))
 
-        def code(word: int, lane: int):
-            byte = incoming[word][8 * lane : 8 * lane + 8]
-            return Cat(byte, Mux(padding[word], plan.pad[8], self.instruction.in_signed & byte[7]))
+        def code(byte, padded):
+            return Cat(byte, Mux(padded, plan.pad[8], self.instruction.in_signed & byte[7]))
 
         for row in range(3):
             left, middle, right = (self.window[3 * row + column] for column in range(3))
             a, b = row, 3 + row
-            # Matrix-vector: every lane gets the byte of this tap.
-            byte = incoming[3].word_select((arrival.byte + 3 * row)[: (lanes - 1).bit_length()], 8)
-            vector = Cat(byte, self.instruction.in_signed & byte[7])
             with m.If(arrival.head):
                 m.d.sync += left.eq(Mux(arrival.two, right, middle))
-            with m.If(arrival.come[a] | (arrival.head & ~arrival.two)):
-                for lane in range(lanes):
-                    m.d.sync += middle[lane].eq(Mux(arrival.two, code(a, lane), right[lane]))
-            with m.If(arrival.come[b]):
-                for lane in range(lanes):
-                    m.d.sync += right[lane].eq(Mux(plan.vector, vector, code(b, lane)))
+            for lane in range(lanes):
+                first, second = (incoming[word].word_select(lane, 8) for word in (a, b))
+                with m.If(arrival.come[a] | (arrival.head & ~arrival.two)):
+                    m.d.sync += middle[lane].eq(Mux(arrival.two, code(first, padding[a]), right[lane]))
+                with m.If(arrival.come[b]):
+                    byte = Mux(plan.vector, spread[row], second)
+                    m.d.sync += right[lane].eq(code(byte, padding[b] & ~plan.vector))
         m.d.sync += self.taps.eq(arrival.taps)
         return m
