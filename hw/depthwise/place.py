@@ -8,9 +8,9 @@ from amaranth.utils import exact_log2
 from tercel.hw.config import Config
 from tercel.hw.depthwise.plan import INSTRUCTION
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
-from tercel.hw.depthwise.queue import RoomyQueue
 from tercel.hw.interfaces import word_write_layout
 from tercel.hw.isa import ADDR_BITS, Mode
+from tercel.hw.memory.queue import Queue
 from tercel.hw.mux_add import MuxAdd
 
 
@@ -44,10 +44,10 @@ class Placement(wiring.Component):
         """Queue, credits and the walk over the output."""
         m = Module()
         config, i = self._config, self.instruction
-        m.submodules.queue = queue = RoomyQueue(width=8 * config.lanes, depth=self._depth)
+        m.submodules.queue = queue = Queue(8 * config.lanes, depth=self._depth)
         free = Signal(range(self._depth + 1), init=self._depth)
         m.d.sync += free.eq(free + queue.o.ready - self.claim)
-        m.d.comb += [self.credit.eq(free != 0), queue.word.eq(self.word), queue.word_valid.eq(self.word_valid)]
+        m.d.comb += [self.credit.eq(free != 0), queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
 
         vector = i.mode == Mode.MATRIX_VECTOR
         place, row_place, start = Signal(POINTER), Signal(POINTER), Signal(POINTER)
