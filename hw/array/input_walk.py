@@ -6,7 +6,7 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.array.banks import bank_carry, bank_sum
 from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
-from tercel.hw.array.pointer import POINTER
+from tercel.hw.array.pointer import POINTER, exceeds
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.mux_add import MuxAdd
@@ -105,7 +105,7 @@ class InputWalk(Component):
             further_adder.d.eq(row_far),
             further_adder.sel.eq(carries),
             further.bank.eq(bank_sum(below.bank, fields.in_ky_bank, pixels=pixels)),
-            further.addr.eq(Mux(total > bound, total - fields.in_span, total)),
+            further.addr.eq(Mux(exceeds(total, bound), total - fields.in_span, total)),
         ]
         with m.If(~self.running):
             m.d.comb += [next_here.eq(self.input), next_below.eq(self.kernel_row)]

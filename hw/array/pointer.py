@@ -1,6 +1,6 @@
 """Pointers of the coming output row, computed one after the other while the current row runs."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -11,6 +11,11 @@ from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.isa import ADDR_BITS
 
 POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})
+
+
+def exceeds(addr: Value, bound: Value) -> Value:
+    """addr > bound as the borrow of a subtraction, which becomes a carry chain; a comparison becomes a deep tree of LUTs."""
+    return (bound - addr)[ADDR_BITS]
 
 
 class RowPointers(Component):
@@ -96,7 +101,7 @@ class RowPointers(Component):
         m.d.comb += [
             total.eq(half.addr + half_delta),
             result.bank.eq(half.bank),
-            result.addr.eq(Mux(total > half_bound, total - half_span, total)),
+            result.addr.eq(Mux(exceeds(total, half_bound), total - half_span, total)),
         ]
         for number, register in enumerate((self.input, self.output, self.kernel_row, self.residual)):
             with m.If(landing & (target == number)):
