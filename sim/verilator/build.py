@@ -74,6 +74,8 @@ def build_simulation(config: Config, *, trace: bool = False, verilog: str | None
     with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (target / PROGRAM).exists():
+            for left_over in cache.glob(f"{target.name}.*/"):  # of a build that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
             work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=cache))
             try:
                 _build(work, config, trace=trace, verilog=verilog, report=report or (lambda step: None))
