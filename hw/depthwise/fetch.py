@@ -24,6 +24,7 @@ from tercel.hw.mux_add import MuxAdd
 
 WORDS = 6
 """Words of an operation: A of rows 0..2, then B of rows 0..2."""
+PAIRS = [(low, high) for high in range(WORDS) for low in range(high)]
 
 
 def arrival_layout(config: Config) -> data.StructLayout:
@@ -104,7 +105,7 @@ class WindowFetch(wiring.Component):
         valid_3, op_3 = Signal(), Signal(column_layout(config))
         addr_a3, addr_b3 = Signal(ADDR_BITS), Signal(ADDR_BITS)
         row_low, row_high = Signal(data.ArrayLayout(ADDR_BITS, 3)), Signal(data.ArrayLayout(ADDR_BITS, 3))
-        bank_3, carry_3, want_3 = Signal(data.ArrayLayout(4, WORDS)), Signal(WORDS), Signal(WORDS)
+        bank_3, carry_3, want_3 = Signal(data.ArrayLayout(range(pixels), WORDS)), Signal(WORDS), Signal(WORDS)
 
         def inside(number) -> Signal:
             return plan.vector | (number >= 0) & (number < i.in_width)
@@ -125,9 +126,9 @@ class WindowFetch(wiring.Component):
 
         # 3 -> 4: addresses, and which words share a bank.
         valid_4, op_4 = Signal(), Signal(column_layout(config))
-        bank_4, addr_4, want_4 = Signal(data.ArrayLayout(4, WORDS)), Signal(data.ArrayLayout(ADDR_BITS, WORDS)), Signal(WORDS)
-        clash_4 = Signal(data.ArrayLayout(WORDS, WORDS))
-        served = Signal(WORDS)
+        bank_4, addr_4, want_4 = Signal.like(bank_3), Signal(data.ArrayLayout(ADDR_BITS, WORDS)), Signal(WORDS)
+        clash_4, finish = Signal(len(PAIRS)), Signal()
+        clash_3 = Cat(bank_3[low] == bank_3[high] for low, high in PAIRS)
         for word in range(WORDS):
             m.submodules[f"address_{word}"] = address = MuxAdd(ADDR_BITS)
             m.d.comb += [
@@ -138,28 +139,25 @@ class WindowFetch(wiring.Component):
             ]
             with m.If(advance):
                 m.d.sync += addr_4[word].eq(address.o)
-                m.d.sync += clash_4[word].eq(Cat(bank_3[lower] == bank_3[word] for lower in range(word)))
-        with m.If(advance):
-            m.d.sync += [valid_4.eq(valid_3), op_4.eq(op_3), bank_4.eq(bank_3), want_4.eq(want_3), served.eq(0)]
 
-        # Grant.
-        depth_bits = exact_log2(config.window_depth)
-        pending, grant = Signal(WORDS), Signal(WORDS)
-        m.d.comb += pending.eq(want_4 & ~served)
-        m.d.comb += grant.eq(Cat(pending[word] & ~(pending & clash_4[word]).any() for word in range(WORDS)))
-        finish = (pending & ~grant) == 0
-        go = valid_4 & ~self.frozen & ~self.range_fault
-        over = Cat(addr_4[word][depth_bits:].any() for word in range(WORDS))
+        # Grant. Whether the operation will then be done is known a cycle before, so that the stages above stop early in the cycle.
+        grant, rest, head = Signal(WORDS), Signal(WORDS), Signal()
+        blocked = [[clash_4[index] & want_4[low] for index, (low, high) in enumerate(PAIRS) if high == word] for word in range(WORDS)]
         m.d.comb += [
-            self.range_fault.eq(valid_4 & (want_4 & over).any()),
-            advance.eq(~valid_4 | (go & finish)),
-            self.conflict.eq(go & ~finish),
+            grant.eq(Cat(want_4[word] & ~Cat(blocked[word]).any() for word in range(WORDS))),
+            rest.eq(want_4 & ~grant),
+            advance.eq(~valid_4 | finish),
+            self.conflict.eq(~advance),
         ]
-        head = Signal(init=1)
-        with m.If(go):
-            m.d.sync += head.eq(finish)
-            with m.If(~finish):
-                m.d.sync += served.eq(served | grant)
+        with m.If(advance):
+            m.d.sync += [valid_4.eq(valid_3), op_4.eq(op_3), bank_4.eq(bank_3), want_4.eq(want_3), clash_4.eq(clash_3), head.eq(1)]
+            m.d.sync += finish.eq(~_any_pair(clash_3, want_3))
+        with m.Else():
+            m.d.sync += [want_4.eq(rest), head.eq(0), finish.eq(~_any_pair(clash_4, rest))]
+        depth_bits = exact_log2(config.window_depth)
+        over = Cat(addr_4[word][depth_bits:].any() for word in range(WORDS))
+        m.d.comb += self.range_fault.eq(valid_4 & (want_4 & over).any())
+        go = valid_4 & ~self.frozen & ~self.range_fault
 
         # 4 -> 5: the read.
         read_addr = Signal(data.ArrayLayout(depth_bits, WORDS))
@@ -186,3 +184,8 @@ class WindowFetch(wiring.Component):
             terms = [Mux(chosen[word], read_addr[word], 0) for word in range(WORDS)]
             m.d.comb += self.read.addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])
         return m
+
+
+def _any_pair(clash, words):
+    """Whether any two of ``words`` share a bank."""
+    return Cat(clash[index] & words[low] & words[high] for index, (low, high) in enumerate(PAIRS)).any()

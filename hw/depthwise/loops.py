@@ -65,7 +65,7 @@ class Loops(wiring.Component):
         # The operation.
         columns = Mux(inner_end | plan.maximum, plan.columns_last, 7)
         two = Signal()
-        m.d.comb += two.eq(~plan.vector & ~plan.maximum & ((phase == 0) | (plan.slide & (phase == 2) & double)))
+        m.d.comb += two.eq(Mux(phase[1], plan.pairs_later, plan.pairs & ~phase[0]))
         soon = x + 1 == plan.x_last
         next_column = plan.columns_last[2] | ~x_end & (double | plan.columns_last[1] | ~soon)
         with m.If(plan.slide):

@@ -13,6 +13,8 @@ INSTRUCTION = LAYOUTS[Opcode.DEPTHWISE]
 PLAN_LAYOUT = data.StructLayout(
     {
         "slide": 1,
+        "pairs": 1,
+        "pairs_later": 1,
         "maximum": 1,
         "vector": 1,
         "average": 1,
@@ -32,7 +34,8 @@ PLAN_LAYOUT = data.StructLayout(
         "pad": signed(9),
     }
 )
-"""``slide``: windows of neighbouring outputs overlap and are reused. ``step``, ``step_two``: delta of one and of two columns;
+"""``slide``: windows of neighbouring outputs overlap and are reused. ``pairs``: the first operation of a row or window has two columns;
+``pairs_later``: so have a slide's later ones. ``step``, ``step_two``: delta of one and of two columns;
 ``step_x``: of one output. ``inner_last``: column blocks (maximum: columns; vector: halves) less 1. ``block_last``: row blocks less 1.
 ``rows_last``, ``columns_last``: kernel rows and columns of the last blocks. ``x_last``, ``row_last``: loop ends. ``offset``: h;
 ``multiplier``, ``shift``, ``z_out``: as the requantizers take them; ``pad``: code of a tap outside the image."""
@@ -68,6 +71,8 @@ class Plan(wiring.Component):
 
         m.d.sync += [
             plan.slide.eq(small & neighbour & ~maximum & ~vector),
+            plan.pairs.eq(~maximum & ~vector),
+            plan.pairs_later.eq(small & neighbour & i.stride[0] & ~maximum & ~vector),
             plan.maximum.eq(maximum),
             plan.vector.eq(vector),
             plan.average.eq(i.mode == Mode.AVERAGE),

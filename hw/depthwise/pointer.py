@@ -1,6 +1,6 @@
 """Pointer arithmetic: a bank in 0..P-1, a word address modulo 2**14, and ``pixel`` words between pixels i and i+P."""
 
-from amaranth.hdl import Module, Mux, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -47,10 +47,18 @@ class PointerAdd(Component):
 
 
 def add_banks(a: Value, b: Value, *, pixels: int) -> tuple[Value, Value]:
-    """Bank of a pixel ``b`` pixels past bank ``a`` (both in 0..P-1), and whether it reaches P."""
-    total = (a + b)[: BANK_BITS + 1]
-    carry = total >= pixels
-    return Mux(carry, total - pixels, total)[:BANK_BITS], carry
+    """(a + b) mod P of two banks in 0..P-1, and whether a + b reaches P.
+
+    Tables, not adders: a few LUTs are faster than carry chains this short.
+    """
+    bits = (pixels - 1).bit_length()
+    operands = Cat(a[:bits], b[:bits])
+
+    def among(predicate) -> Value:
+        codes = [first | second << bits for first in range(pixels) for second in range(pixels) if predicate(first + second)]
+        return operands.matches(*codes)
+
+    return Cat(among(lambda total, bit=bit: total % pixels >> bit & 1) for bit in range(bits)), among(lambda total: total >= pixels)
 
 
 def wrap_address(addr: Value, *, limit: Value, span: Value) -> Value:

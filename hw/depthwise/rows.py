@@ -51,9 +51,9 @@ class RowTable(wiring.Component):
         bank, row_bank = Signal(4), Signal(4)
         addr, row_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
         line, row_line = Signal(signed(16)), Signal(signed(16))
-        kernel_row, third, block = Signal(4), Signal(2), Signal(3)
+        left, third, block = Signal(4), Signal(2), Signal(3)
+        kernel_begin, kernel_end = Signal(init=1), Signal()
         row, group, slot = Signal(10), Signal(10), Signal(1)
-        kernel_end = kernel_row == height_last
         row_end = vector | (row == i.rows)
         group_end = group == i.groups
 
@@ -104,10 +104,10 @@ class RowTable(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [*restart(), group.eq(0)]
+                m.d.sync += [*restart(), group.eq(0), left.eq(height_last), kernel_end.eq(height_last == 0)]
                 with m.If(self.begin):
                     m.next = "WRITE"
-            with m.State("WRITE"), m.If((free != 0) | (kernel_row != 0)):
+            with m.State("WRITE"), m.If((free != 0) | ~kernel_begin):
                 m.d.comb += write.eq(1)
                 m.d.sync += [sum_bank.eq(add.o.bank), sum_addr.eq(add.o.addr), line.eq(next_line)]
                 m.next = "WRAP"
@@ -115,14 +115,23 @@ class RowTable(wiring.Component):
                 m.d.sync += [
                     bank.eq(sum_bank),
                     addr.eq(wrapped),
-                    kernel_row.eq(kernel_row + 1),
+                    left.eq(left - 1),
+                    kernel_begin.eq(0),
+                    kernel_end.eq(left == 1),
                     third.eq(third + 1),
                 ]
                 m.next = "WRITE"
                 with m.If(third == 2):
                     m.d.sync += [third.eq(0), block.eq(block + 1)]
                 with m.If(kernel_end):
-                    m.d.sync += [kernel_row.eq(0), third.eq(0), block.eq(0), slot.eq(slot + 1)]
+                    m.d.sync += [
+                        left.eq(height_last),
+                        kernel_begin.eq(1),
+                        kernel_end.eq(height_last == 0),
+                        third.eq(0),
+                        block.eq(0),
+                        slot.eq(slot + 1),
+                    ]
                     m.d.sync += [row_bank.eq(sum_bank), row_addr.eq(wrapped), row_line.eq(line), row.eq(row + 1)]
                     with m.If(row_end):
                         m.d.sync += [*restart(), group.eq(group + 1)]
