@@ -8,12 +8,13 @@ vector         group, step, half: B B B                        three operations 
 =============  ==============================================  ==================================================
 """
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.depthwise.column import column_layout
+from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd
 
@@ -50,27 +51,41 @@ class Loops(wiring.Component):
         double = i.stride[0]
 
         # Loop counters, outside in; phase counts the operations of an inner unit.
-        group, row, x, block, inner, phase = Signal(10), Signal(10), Signal(12), Signal(3), Signal(4), Signal(2)
-        group_end, row_end, x_end = group == i.groups, row == plan.row_last, x == plan.x_last
-        block_end, inner_end = block == plan.block_last, inner == plan.inner_last
-        phase_end = Signal()
+        loops = []
+        for name, last in (
+            ("group", i.groups),
+            ("row", plan.row_last),
+            ("x", plan.x_last),
+            ("block", plan.block_last),
+            ("inner", plan.inner_last),
+        ):
+            m.submodules[name] = loop = Countdown(len(last))
+            m.d.comb += [loop.last.eq(last), loop.start.eq(self.begin)]
+            loops.append(loop)
+        groups, rows, xs, blocks, inners = loops
+        phase, phase_end = Signal(2), Signal()
         with m.If(plan.vector):
             m.d.comb += phase_end.eq(phase == 2)
         with m.Else():
             m.d.comb += phase_end.eq(plan.maximum | (phase != 0))
-        unit_end = phase_end & inner_end & block_end
-        line_end = unit_end & x_end
-        plane_end = line_end & row_end
+        unit_end = phase_end & inners.end & blocks.end
+        line_end = unit_end & xs.end
+        plane_end = line_end & rows.end
 
         # The operation.
-        columns = Mux(inner_end | plan.maximum, plan.columns_last, 7)
-        two = Signal()
-        m.d.comb += two.eq(Mux(phase[1], plan.pairs_later, plan.pairs & ~phase[0]))
-        soon = x + 1 == plan.x_last
-        next_column = plan.columns_last[2] | ~x_end & (double | plan.columns_last[1] | ~soon)
+        columns = Mux(inners.end | plan.maximum, plan.columns_last, 7)
+        # Whether the operation has two columns, and the step to the next one's, are ready when it begins.
+        two, next_two, delta = Signal(), Signal(), Signal(POINTER)
+        with m.If(self.begin | line_end | (phase_end & ~plan.slide)):
+            m.d.comb += next_two.eq(plan.pairs)
+        with m.Elif(phase_end):
+            m.d.comb += next_two.eq(plan.pairs_later)
+        with m.If(self.begin | (self.column.valid & self.column.ready)):
+            m.d.sync += [two.eq(next_two), delta.eq(Mux(next_two, plan.step_two, plan.step))]
+        next_column = plan.columns_last[2] | ~xs.end & (double | plan.columns_last[1] | ~xs.soon)
         with m.If(plan.slide):
             with m.If(phase == 0):
-                m.d.comb += [o.need_a.eq(1), o.need_b.eq(plan.columns_last[1] | (~double & ~x_end))]
+                m.d.comb += [o.need_a.eq(1), o.need_b.eq(plan.columns_last[1] | (~double & ~xs.end))]
             with m.Else():
                 m.d.comb += [o.need_a.eq(plan.columns_last[1]), o.need_b.eq(next_column)]
         with m.Elif(plan.maximum | plan.vector):
@@ -78,10 +93,9 @@ class Loops(wiring.Component):
         with m.Else():
             m.d.comb += [o.need_a.eq(1), o.need_b.eq(Mux(phase == 0, columns[1], columns[2]))]
 
-        first = inner == 0
         place, number = Signal(POINTER), Signal(signed(16))
         record, record_base, parameter = (Signal(len(o.taps.record), name=name) for name in ("record", "record_base", "parameter"))
-        slot = Signal()
+        group, block, slot = Signal(10), Signal(3), Signal()
         m.d.comb += [
             o.two.eq(two),
             o.place.eq(place),
@@ -89,11 +103,11 @@ class Loops(wiring.Component):
             o.slot.eq(slot),
             o.block.eq(block),
             o.row_end.eq(line_end),
-            o.byte.eq(phase + 8 * inner[0]),
+            o.byte.eq(Cat(phase, 0, ~inners.first)),
             o.taps.compute.eq(phase_end),
-            o.taps.first.eq(first & (block == 0) & (~plan.vector | (x == 0))),
-            o.taps.last.eq(unit_end & (~plan.vector | x_end)),
-            o.taps.rows.eq(Mux(block_end, plan.rows_last, 7)),
+            o.taps.first.eq(inners.first & blocks.first & (~plan.vector | xs.first)),
+            o.taps.last.eq(unit_end & (~plan.vector | xs.end)),
+            o.taps.rows.eq(Mux(blocks.end, plan.rows_last, 7)),
             o.taps.columns.eq(columns),
             o.taps.record.eq(record),
             o.taps.parameter.eq(parameter),
@@ -107,6 +121,11 @@ class Loops(wiring.Component):
             self.full.eq(runnable & ~self.column.valid),
             self.claim.eq(step & o.taps.last),
             self.taken.eq(step & line_end),
+            inners.step.eq(step & phase_end),
+            blocks.step.eq(step & phase_end & inners.end),
+            xs.step.eq(step & unit_end),
+            rows.step.eq(step & line_end),
+            groups.step.eq(step & plane_end),
         ]
 
         # Column pointers, relative to the row: of the next column, and of the output's first.
@@ -115,7 +134,7 @@ class Loops(wiring.Component):
         m.submodules.across = across = PointerAdd(self._config)
         m.d.comb += [
             column.a.eq(place),
-            column.b.eq(Mux(two, plan.step_two, plan.step)),
+            column.b.eq(delta),
             column.pixel.eq(i.in_pixel),
             across.a.eq(x_place),
             across.b.eq(plan.step_x),
@@ -130,24 +149,24 @@ class Loops(wiring.Component):
         with m.If(step):
             with m.If(phase_end):
                 # A slide goes on in phase 2: after its first output, one operation each.
-                m.d.sync += [inner.eq(inner + 1), phase.eq(Mux(plan.slide, 2, 0)), record.eq(record + 1)]
-                with m.If(inner_end):
-                    m.d.sync += [inner.eq(0), block.eq(block + 1)]
+                m.d.sync += [phase.eq(Mux(plan.slide, 2, 0)), record.eq(record + 1)]
+                with m.If(inners.end):
+                    m.d.sync += block.eq(block + 1)
             with m.Else():
                 m.d.sync += phase.eq(phase + 1)
             with m.If(unit_end):
-                m.d.sync += [block.eq(0), x.eq(x + 1)]
+                m.d.sync += block.eq(0)
                 with m.If(~plan.vector & ~plane_end):
                     m.d.sync += record.eq(record_base)
             with m.If(line_end):
-                m.d.sync += [x.eq(0), phase.eq(0), row.eq(row + 1), slot.eq(~slot)]
+                m.d.sync += [phase.eq(0), slot.eq(~slot)]
             with m.If(plane_end):
-                m.d.sync += [row.eq(0), group.eq(next_group), record_base.eq(record + 1), parameter.eq(parameter + ~plan.average)]
-                with m.If(group_end):
+                m.d.sync += [group.eq(next_group), record_base.eq(record + 1), parameter.eq(parameter + ~plan.average)]
+                with m.If(groups.end):
                     m.d.sync += self.running.eq(0)
 
             m.d.sync += [place.eq(column.o), number.eq(number + Mux(two, i.dilation_x << 1, i.dilation_x))]
-            with m.If(phase_end & inner_end & ~plan.slide):
+            with m.If(phase_end & inners.end & ~plan.slide):
                 m.d.sync += [place.eq(x_place), number.eq(x_number)]
             with m.If(unit_end & ~plan.slide):
                 m.d.sync += [place.eq(across.o), number.eq(x_number_next)]

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
+from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
 from tercel.hw.interfaces import word_write_layout
@@ -52,8 +53,16 @@ class Placement(wiring.Component):
         vector = i.mode == Mode.MATRIX_VECTOR
         place, row_place, start = Signal(POINTER), Signal(POINTER), Signal(POINTER)
         m.d.comb += [start.bank.eq(i.out_bank), start.addr.eq(i.out_addr)]
-        x, row, group = Signal(12), Signal(10), Signal(10)
-        x_end, row_end, group_end = vector | (x == i.out_width), vector | (row == i.rows), group == i.groups
+        m.submodules.x = xs = Countdown(12)
+        m.submodules.row = rows = Countdown(10)
+        m.submodules.group = groups = Countdown(10)
+        m.d.comb += [
+            xs.last.eq(Mux(vector, 0, i.out_width)),
+            rows.last.eq(Mux(vector, 0, i.rows)),
+            groups.last.eq(i.groups),
+            *(loop.start.eq(self.begin) for loop in (xs, rows, groups)),
+        ]
+        group = Signal(10)
         running = Signal()
 
         # The next row's pointer takes two cycles, beside the words.
@@ -66,15 +75,17 @@ class Placement(wiring.Component):
             next_place.bank.eq(summed_place.bank),
             next_place.addr.eq(wrap_address(summed_place.addr, limit=i.out_limit, span=i.out_span)),
         ]
-        m.d.sync += [fresh.eq(0), summed.eq(fresh), ready.eq((ready | summed) & ~fresh)]
+        m.d.sync += [fresh.eq(0), summed.eq(fresh)]
+        with m.If(summed):
+            m.d.sync += ready.eq(1)
 
         over = Mux(
             i.out_space,
             place.addr[exact_log2(config.window_depth) :].any(),
             place.addr[exact_log2(config.array_depth) :].any(),
         )
-        last = x_end & row_end & group_end
-        offer = running & queue.o.valid & (~x_end | (ready & ~fresh & ~summed)) & (~last | self.may_finish)
+        last = xs.end & rows.end & groups.end
+        offer = running & queue.o.valid & (~xs.end | ready) & (~last | self.may_finish)
         accept = self.write.valid & self.write.ready
         m.d.comb += [
             self.range_fault.eq(running & queue.o.valid & over),
@@ -85,30 +96,31 @@ class Placement(wiring.Component):
             self.write.payload.data.eq(queue.o.payload),
             queue.o.ready.eq(accept),
             self.finished.eq(accept & last),
+            xs.step.eq(accept),
+            rows.step.eq(accept & xs.end),
+            groups.step.eq(accept & xs.end & rows.end),
         ]
         m.submodules.line = line = MuxAdd(ADDR_BITS)
         m.d.comb += [
-            line.a.eq(Mux(row_end, group + 1, group)),
+            line.a.eq(Mux(rows.end, group + 1, group)),
             line.c.eq(next_place.addr),
             line.d.eq(start.addr),
-            line.sel.eq(row_end),
+            line.sel.eq(rows.end),
         ]
         with m.If(accept):
-            m.d.sync += x.eq(x + 1)
             with m.If(place.bank == config.pixels - 1):
                 m.d.sync += [place.bank.eq(0), place.addr.eq(place.addr + i.out_pixel)]
             with m.Else():
                 m.d.sync += place.bank.eq(place.bank + 1)
-            with m.If(x_end):
-                m.d.sync += [fresh.eq(1), x.eq(0), row.eq(row + 1), row_place.eq(next_place)]
+            with m.If(xs.end):
+                m.d.sync += [fresh.eq(1), ready.eq(0), row_place.eq(next_place)]
                 m.d.sync += [place.bank.eq(next_place.bank), place.addr.eq(line.o)]
-                with m.If(row_end):
-                    m.d.sync += [row.eq(0), group.eq(group + 1), row_place.eq(start), place.bank.eq(start.bank)]
+                with m.If(rows.end):
+                    m.d.sync += [group.eq(group + 1), row_place.eq(start), place.bank.eq(start.bank)]
         with m.If(self.begin):
             m.d.sync += [
                 fresh.eq(1),
-                x.eq(0),
-                row.eq(0),
+                ready.eq(0),
                 group.eq(0),
                 row_place.eq(start),
                 place.eq(start),

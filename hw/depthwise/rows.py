@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.depthwise.column import ROW_LAYOUT
+from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
 from tercel.hw.depthwise.pointer import PointerAdd, wrap_address
 from tercel.hw.isa import ADDR_BITS, Mode
@@ -45,17 +46,18 @@ class RowTable(wiring.Component):
         m = Module()
         i = self.instruction
         vector = i.mode == Mode.MATRIX_VECTOR
-        height_last = Mux(vector, 0, i.kernel_height)
 
         # Place of the kernel row in hand and of its output row: bank, address, image row.
         bank, row_bank = Signal(4), Signal(4)
         addr, row_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
         line, row_line = Signal(signed(16)), Signal(signed(16))
-        left, third, block = Signal(4), Signal(2), Signal(3)
-        kernel_begin, kernel_end = Signal(init=1), Signal()
-        row, group, slot = Signal(10), Signal(10), Signal(1)
-        row_end = vector | (row == i.rows)
-        group_end = group == i.groups
+        third, block, slot = Signal(2), Signal(3), Signal(1)
+        loops = []
+        for name, last in (("kernel", Mux(vector, 0, i.kernel_height)), ("row", Mux(vector, 0, i.rows)), ("group", i.groups)):
+            m.submodules[name] = loop = Countdown(len(last))
+            m.d.comb += loop.last.eq(last)
+            loops.append(loop)
+        kernel, rows, groups = loops
 
         write = Signal()
         for index in range(3):
@@ -72,7 +74,7 @@ class RowTable(wiring.Component):
             ]
 
         free, filled = Signal(2, init=_SLOTS), Signal(2)
-        commit = write & kernel_end
+        commit = write & kernel.end
         m.d.sync += [
             free.eq(free + self.release - commit),
             filled.eq(filled + commit - self.taken),
@@ -82,13 +84,13 @@ class RowTable(wiring.Component):
         sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
         m.submodules.add = add = PointerAdd(self._config)
         m.d.comb += [
-            add.a.bank.eq(Mux(kernel_end, row_bank, bank)),
-            add.a.addr.eq(Mux(kernel_end, row_addr, addr)),
-            add.b.bank.eq(Mux(kernel_end, i.in_row_bank, i.in_ky_bank)),
-            add.b.addr.eq(Mux(kernel_end, i.in_row_addr, i.in_ky_addr)),
+            add.a.bank.eq(Mux(kernel.end, row_bank, bank)),
+            add.a.addr.eq(Mux(kernel.end, row_addr, addr)),
+            add.b.bank.eq(Mux(kernel.end, i.in_row_bank, i.in_ky_bank)),
+            add.b.addr.eq(Mux(kernel.end, i.in_row_addr, i.in_ky_addr)),
             add.pixel.eq(i.in_pixel),
         ]
-        next_line = Mux(kernel_end, row_line + i.stride + 1, line + i.dilation_y)
+        next_line = Mux(kernel.end, row_line + i.stride + 1, line + i.dilation_y)
         wrapped = wrap_address(sum_addr, limit=i.in_limit, span=i.in_span)
 
         def restart() -> list:
@@ -99,43 +101,30 @@ class RowTable(wiring.Component):
                 row_addr.eq(i.in_addr),
                 line.eq(i.y_start),
                 row_line.eq(i.y_start),
-                row.eq(0),
             ]
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [*restart(), group.eq(0), left.eq(height_last), kernel_end.eq(height_last == 0)]
+                m.d.sync += restart()
+                m.d.comb += [loop.start.eq(1) for loop in loops]
                 with m.If(self.begin):
                     m.next = "WRITE"
-            with m.State("WRITE"), m.If((free != 0) | ~kernel_begin):
+            with m.State("WRITE"), m.If((free != 0) | ~kernel.first):
                 m.d.comb += write.eq(1)
                 m.d.sync += [sum_bank.eq(add.o.bank), sum_addr.eq(add.o.addr), line.eq(next_line)]
                 m.next = "WRAP"
             with m.State("WRAP"):
-                m.d.sync += [
-                    bank.eq(sum_bank),
-                    addr.eq(wrapped),
-                    left.eq(left - 1),
-                    kernel_begin.eq(0),
-                    kernel_end.eq(left == 1),
-                    third.eq(third + 1),
-                ]
+                m.d.sync += [bank.eq(sum_bank), addr.eq(wrapped), third.eq(third + 1)]
+                m.d.comb += [kernel.step.eq(1), rows.step.eq(kernel.end), groups.step.eq(kernel.end & rows.end)]
                 m.next = "WRITE"
                 with m.If(third == 2):
                     m.d.sync += [third.eq(0), block.eq(block + 1)]
-                with m.If(kernel_end):
-                    m.d.sync += [
-                        left.eq(height_last),
-                        kernel_begin.eq(1),
-                        kernel_end.eq(height_last == 0),
-                        third.eq(0),
-                        block.eq(0),
-                        slot.eq(slot + 1),
-                    ]
-                    m.d.sync += [row_bank.eq(sum_bank), row_addr.eq(wrapped), row_line.eq(line), row.eq(row + 1)]
-                    with m.If(row_end):
-                        m.d.sync += [*restart(), group.eq(group + 1)]
-                        with m.If(group_end):
+                with m.If(kernel.end):
+                    m.d.sync += [third.eq(0), block.eq(0), slot.eq(slot + 1)]
+                    m.d.sync += [row_bank.eq(sum_bank), row_addr.eq(wrapped), row_line.eq(line)]
+                    with m.If(rows.end):
+                        m.d.sync += restart()
+                        with m.If(groups.end):
                             m.d.comb += self.finished.eq(1)
                             m.next = "IDLE"
         return m

@@ -1,0 +1,39 @@
+"""A loop counter whose ends are registers."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Component, In, Out
+
+
+class Countdown(Component):
+    """Counts the rounds of a loop, over and over.
+
+    Parameters
+    ----------
+    width
+        Bits of the number of rounds less 1.
+
+    Members
+    -------
+    last : In(width)
+        Rounds less 1.
+    start : In(1)
+        The first round comes next.
+    step : In(1)
+        This round is over; after the last one the first comes again.
+    first, soon, end : Out(1)
+        The round is the first, the last but one, the last.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__({"last": In(width), "start": In(1), "step": In(1), "first": Out(1), "soon": Out(1), "end": Out(1)})
+
+    def elaborate(self, platform) -> Module:
+        """Rounds that are left, and what the next number of them says."""
+        m = Module()
+        left = Signal(self.width)
+        with m.If(self.start | (self.step & self.end)):
+            m.d.sync += [left.eq(self.last), self.first.eq(1), self.soon.eq(self.last == 1), self.end.eq(self.last == 0)]
+        with m.Elif(self.step):
+            m.d.sync += [left.eq(left - 1), self.first.eq(0), self.soon.eq(left == 2), self.end.eq(left == 1)]
+        return m
