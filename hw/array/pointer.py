@@ -14,7 +14,7 @@ POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_
 
 
 def exceeds(addr: Value, bound: Value) -> Value:
-    """addr > bound as the borrow of a subtraction, which becomes a carry chain; a comparison becomes a deep tree of LUTs."""
+    """Whether addr > bound, as the borrow of a subtraction, which becomes a carry chain; a comparison becomes a deep tree of LUTs."""
     return (bound - addr)[ADDR_BITS]
 
 
@@ -58,20 +58,19 @@ class RowPointers(Component):
         """One adder in two stages, shared by the four pointers in turn."""
         m = Module()
         fields = self.fields
-        # Turn 0: the next input row; 1: output; 2: kernel row, which needs the result of turn 0; 3: residual; 4: finish; 5: ready.
-        turn = Signal(3, init=5)
+        # Turn 0: the next input row, and the wait for ``next``; 1: output; 2: kernel row, which needs the result of turn 0;
+        # 3: residual; 4: the last result lands.
+        turn = Signal(3)
         first = Signal()
         pointer, delta = Signal(POINTER), Signal(POINTER)
         pixel, limit, span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
-        active_turn = Signal(3)
-        m.d.comb += active_turn.eq(Mux(self.next, 0, turn))
         operands = [
             (self.input, fields.in_row_bank, fields.in_row_addr, "in"),
             (self.output, fields.out_row_bank, fields.out_row_addr, "out"),
             (self.input, fields.in_ky_bank, fields.in_ky_addr, "in"),
             (self.residual, fields.res_row_bank, fields.res_row_addr, "res"),
         ]
-        with m.Switch(active_turn):
+        with m.Switch(turn):
             for number, (source, bank, addr, prefix) in enumerate(operands):
                 with m.Case(number):
                     m.d.comb += [
@@ -94,8 +93,8 @@ class RowPointers(Component):
             # At or above a limit that is not 0 = above the limit less 1, modulo 2**14.
             half_bound.eq(limit - 1),
             half_span.eq(span),
-            target.eq(active_turn),
-            landing.eq(active_turn < 4),
+            target.eq(turn),
+            landing.eq((turn != 4) & ((turn != 0) | self.next)),
         ]
         total, result = Signal(ADDR_BITS), Signal(POINTER)
         m.d.comb += [
@@ -107,14 +106,16 @@ class RowPointers(Component):
             with m.If(landing & (target == number)):
                 m.d.sync += register.eq(result)
 
-        with m.Switch(active_turn):
+        with m.Switch(turn):
+            with m.Case(0):
+                m.d.sync += turn.eq(self.next)
             with m.Case(2):
                 m.d.sync += turn.eq(Mux(first | ~fields.residual, 4, 3))
-            with m.Case(5):
-                m.d.sync += turn.eq(5)
+            with m.Case(4):
+                m.d.sync += turn.eq(0)
             with m.Default():
-                m.d.sync += turn.eq(active_turn + 1)
-        m.d.comb += self.ready.eq(turn == 5)
+                m.d.sync += turn.eq(turn + 1)
+        m.d.comb += self.ready.eq(turn == 0)
 
         with m.If(self.next):
             m.d.sync += first.eq(0)
