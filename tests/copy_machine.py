@@ -25,7 +25,7 @@ class CopyMachine(wiring.Component):
         super().__init__(
             {
                 "memory": Out(WishboneSignature(addr_width=32 - exact_log2(self.width), data_width=8 * self.width)),
-                "csr": In(WishboneSignature(addr_width=6, data_width=32)),
+                "csr": In(WishboneSignature(addr_width=10, data_width=32)),
             }
         )
 

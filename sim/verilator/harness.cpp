@@ -187,6 +187,7 @@ class Simulation {
         CSR(cyc) = CSR(stb) = 0;
         for (int i = 0; i < 4; i++) tick(nullptr);
         top->rst = 0;
+        tick(nullptr);  // the shell's register still holds the reset
     }
     ~Simulation() {
         top->final();
