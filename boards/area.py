@@ -10,12 +10,11 @@ from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 from rich.table import Table
 
+from tercel.boards import ecp5, gowin, ice40
+from tercel.boards.device import Device
+from tercel.boards.pin_wrapper import PinWrapper
 from tercel.hw.config import Config
 from tercel.sim.toolchain import ToolError, find_tool, run_tool
-
-from . import ecp5, gowin, ice40
-from .device import Device
-from .pin_wrapper import PinWrapper
 
 DEVICES: dict[str, Device] = {device.name: device for device in (*ecp5.DEVICES, *ice40.DEVICES, *gowin.DEVICES)}
 TARGET_MHZ = 100.0

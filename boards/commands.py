@@ -8,10 +8,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tercel.boards.area import DEVICES, area_table, measure_machine
 from tercel.hw.config import named_config
 from tercel.sim.parse import UsageError
-
-from .area import DEVICES, area_table, measure_machine
 
 OVER_LIMIT = 1
 """Exit code when a figure is over or under its limit."""

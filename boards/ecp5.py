@@ -1,8 +1,7 @@
 """Lattice ECP5 parts, speed grade 6."""
 
+from tercel.boards.device import Device
 from tercel.hw.mux_add import Ecp5
-
-from .device import Device
 
 _WEIGHTS = {
     "LUT4": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},

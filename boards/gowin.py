@@ -1,6 +1,6 @@
 """Gowin GW2A."""
 
-from .device import Device
+from tercel.boards.device import Device
 
 DEVICES = (
     Device(

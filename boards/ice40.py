@@ -1,6 +1,6 @@
 """Lattice iCE40 UltraPlus."""
 
-from .device import Device
+from tercel.boards.device import Device
 
 DEVICES = (
     Device(

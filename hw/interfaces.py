@@ -5,9 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from .config import Config
-from .isa import ADDR_BITS, INSTRUCTION_BITS
-from .memory.space import spaces, word_bytes
+from tercel.hw.config import Config
+from tercel.hw.isa import ADDR_BITS, INSTRUCTION_BITS
+from tercel.hw.memory.space import spaces, word_bytes
 
 BANK_BITS = 4
 

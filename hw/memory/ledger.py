@@ -5,9 +5,9 @@ from amaranth.lib import stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out
 
-from ..interfaces import DONE_LAYOUT, EngineSignature
-from ..isa import Fault
-from .walk import MOVE_LAYOUT
+from tercel.hw.interfaces import DONE_LAYOUT, EngineSignature
+from tercel.hw.isa import Fault
+from tercel.hw.memory.walk import MOVE_LAYOUT
 
 IN_FLIGHT_MAX = 4
 

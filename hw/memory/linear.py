@@ -6,10 +6,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
-from ..config import Config
-from ..interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
-from ..isa import Space
-from .space import COLLISION_FREE, RECORD_TAPS, depth, word_bytes
+from tercel.hw.config import Config
+from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
+from tercel.hw.isa import Space
+from tercel.hw.memory.space import COLLISION_FREE, RECORD_TAPS, depth, word_bytes
 
 
 def linear_shape(config: Config, *, space: Space):

@@ -4,13 +4,13 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 
-from ..config import Config
-from ..interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, beat_addr_bits, word_write_layout
-from ..isa import ADDR_BITS, Fault, Space
-from .ledger import Ledger
-from .queue import Queue, Relay
-from .space import most_beats, spaces, word_beats
-from .walk import Walk
+from tercel.hw.config import Config
+from tercel.hw.interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, beat_addr_bits, word_write_layout
+from tercel.hw.isa import ADDR_BITS, Fault, Space
+from tercel.hw.memory.ledger import Ledger
+from tercel.hw.memory.queue import Queue, Relay
+from tercel.hw.memory.space import most_beats, spaces, word_beats
+from tercel.hw.memory.walk import Walk
 
 ROOM = 32
 """Beats that may be requested before they are used."""

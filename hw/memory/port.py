@@ -5,8 +5,8 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from ..config import Config
-from ..interfaces import MemoryReadSignature, MemoryWriteSignature, WishboneSignature, beat_addr_bits
+from tercel.hw.config import Config
+from tercel.hw.interfaces import MemoryReadSignature, MemoryWriteSignature, WishboneSignature, beat_addr_bits
 
 OUTSTANDING_MAX = 16
 """Transfers on the bus or awaiting their answer."""

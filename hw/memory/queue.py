@@ -5,7 +5,7 @@ from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from .space import COLLISION_FREE
+from tercel.hw.memory.space import COLLISION_FREE
 
 
 class Queue(Component):

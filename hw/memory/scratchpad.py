@@ -6,10 +6,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from ..config import Config
-from ..interfaces import WORD_READ_LAYOUT, BankReadSignature, BankWriteSignature, word_write_layout
-from ..isa import Space
-from .space import COLLISION_FREE
+from tercel.hw.config import Config
+from tercel.hw.interfaces import WORD_READ_LAYOUT, BankReadSignature, BankWriteSignature, word_write_layout
+from tercel.hw.isa import Space
+from tercel.hw.memory.space import COLLISION_FREE
 
 
 class Scratchpad(Component):

@@ -1,7 +1,7 @@
 """The on-chip memories that LOAD reaches: which ones a config has, how deep they are, and how large their words are outside."""
 
-from ..config import Config
-from ..isa import Space
+from tercel.hw.config import Config
+from tercel.hw.isa import Space
 
 COLLISION_FREE = {"no_rw_check": 1}
 """Attribute of a memory whose users never need a word in the cycle of its write: synthesis may return anything then (the simulators

@@ -4,14 +4,14 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 
-from ..config import Config
-from ..delay import delayed
-from ..interfaces import WORD_READ_LAYOUT, EngineSignature, MemoryWriteSignature, beat_addr_bits
-from ..isa import ADDR_BITS, Fault
-from .ledger import Ledger
-from .port import OUTSTANDING_MAX
-from .queue import Queue
-from .walk import Walk
+from tercel.hw.config import Config
+from tercel.hw.delay import delayed
+from tercel.hw.interfaces import WORD_READ_LAYOUT, EngineSignature, MemoryWriteSignature, beat_addr_bits
+from tercel.hw.isa import ADDR_BITS, Fault
+from tercel.hw.memory.ledger import Ledger
+from tercel.hw.memory.port import OUTSTANDING_MAX
+from tercel.hw.memory.queue import Queue
+from tercel.hw.memory.walk import Walk
 
 ROOM = 32
 """Beats between the scratchpad and the memory port."""

@@ -5,8 +5,8 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from ..config import Config
-from ..interfaces import (
+from tercel.hw.config import Config
+from tercel.hw.interfaces import (
     BankReadSignature,
     BankWriteSignature,
     EngineSignature,
@@ -16,13 +16,13 @@ from ..interfaces import (
     beat_addr_bits,
     word_write_layout,
 )
-from ..isa import Space
-from .linear import LinearMemory, linear_shape
-from .load import LoadEngine
-from .port import TIMEOUT_CYCLES, MemoryPort
-from .scratchpad import Scratchpad
-from .space import depth, spaces
-from .store import StoreEngine
+from tercel.hw.isa import Space
+from tercel.hw.memory.linear import LinearMemory, linear_shape
+from tercel.hw.memory.load import LoadEngine
+from tercel.hw.memory.port import TIMEOUT_CYCLES, MemoryPort
+from tercel.hw.memory.scratchpad import Scratchpad
+from tercel.hw.memory.space import depth, spaces
+from tercel.hw.memory.store import StoreEngine
 
 _READS = {
     Space.WEIGHT: "weight_read",

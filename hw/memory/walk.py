@@ -5,11 +5,11 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
 
-from ..config import Config
-from ..interfaces import BANK_BITS, beat_addr_bits
-from ..isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
-from ..mux_add import MuxAdd
-from .space import RECORD_TAPS, depth, most_beats, spaces, word_beats, word_bytes
+from tercel.hw.config import Config
+from tercel.hw.interfaces import BANK_BITS, beat_addr_bits
+from tercel.hw.isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
+from tercel.hw.memory.space import RECORD_TAPS, depth, most_beats, spaces, word_beats, word_bytes
+from tercel.hw.mux_add import MuxAdd
 
 MOVE_LAYOUT = LAYOUTS[Opcode.LOAD]
 """The fields of LOAD and of STORE, which are the same."""
