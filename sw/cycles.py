@@ -22,12 +22,16 @@ ARRAY_FEED_LATENCY = 8
 """From the issue of a step to the array."""
 ARRAY_DRAIN_LATENCY = 16
 """From a tile's last step to its last write, besides the rows' skew of P and the drain interval; also kept between two instructions."""
-DEPTHWISE_START = 5
-"""Cycles before the first operation of an instruction."""
+DEPTHWISE_START = 27
+"""Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
+DEPTHWISE_WALK_START = 24
+"""The same, besides the walk over the first output row's kernel rows, where that is what takes longest."""
+DEPTHWISE_MAX_START = 3
+"""Further cycles in MAX mode."""
 DEPTHWISE_KERNEL_ROW_CYCLES = 2
 """Cycles that the walk over the rows takes for a kernel row; it runs an output row ahead."""
-DEPTHWISE_LATENCY = 30
-"""From the last operation to the last write."""
+DEPTHWISE_LATENCY = 4
+"""From the end of the pipeline to the last write."""
 LOAD_START = 2
 """Cycles between the requests of two LOADs."""
 LOAD_LATENCY = 6
@@ -134,7 +138,7 @@ def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCy
     groups = _count(values, "groups")
     if values.get("mode", 0) == Mode.MATRIX_VECTOR:
         records = groups * _count(values, "steps") * max(1, config.lanes // 8)
-        return _depthwise(emit=records, fill=2 * records, conflict=0, start=0)
+        return _depthwise(emit=records, fill=2 * records, conflict=0, start=DEPTHWISE_START)
     walk = DEPTHWISE_KERNEL_ROW_CYCLES * _count(values, "kernel_height")
     emit = fill = conflict = start = 0
     known: dict[tuple[tuple[bool, ...], ...], tuple[int, int, int]] = {}
@@ -147,11 +151,12 @@ def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCy
         fill += row_fill
         conflict += row_conflict
         start += max(0, walk - row_emit - row_fill - row_conflict)
-    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, start=groups * start)
+    overhead = max(DEPTHWISE_START, DEPTHWISE_WALK_START + walk) + (DEPTHWISE_MAX_START if values.get("mode", 0) == Mode.MAX else 0)
+    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, start=groups * start + overhead)
 
 
 def _depthwise(*, emit: int, fill: int, conflict: int, start: int) -> InstructionCycles:
-    events = {"emit": emit, "fill": fill, "conflict": conflict, "start": start + DEPTHWISE_START}
+    events = {"emit": emit, "fill": fill, "conflict": conflict, "start": start}
     return InstructionCycles(events=events, latency=DEPTHWISE_LATENCY)
 
 
