@@ -11,6 +11,7 @@ from amaranth.lib.wiring import Component
 from rich.table import Table
 
 from tercel.boards import ecp5, gowin, ice40
+from tercel.boards.breakdown import parse_blocks
 from tercel.boards.device import Device
 from tercel.boards.pin_wrapper import PinWrapper
 from tercel.hw.config import Config
@@ -54,6 +55,8 @@ class Area:
         From and to which cell the slowest path leads, its nanoseconds of logic and of routing; empty when not run.
     lanes
         Multiply-accumulate lanes, 0 when not known.
+    blocks
+        Resources of each block after synthesis, largest first.
     seconds
         Wall time of each step.
     """
@@ -65,6 +68,7 @@ class Area:
     routed: dict[str, int]
     fmax: float | None
     critical_path: dict[str, str | float]
+    blocks: dict[str, dict[str, int]]
     tools: dict[str, str]
     seconds: dict[str, float]
     notes: tuple[str, ...]
@@ -148,6 +152,7 @@ def measure(
         routed=routed,
         fmax=fmax,
         critical_path=path,
+        blocks=parse_blocks((folder / "top.json").read_text(), device=device),
         tools=tools,
         seconds={step: round(value, 1) for step, value in seconds.items()},
         notes=device.notes,
@@ -232,4 +237,13 @@ def area_table(area: Area) -> Table:
         state = "[green]ok[/]" if limit.ok else "[red]over[/]" if limit.kind == "most" else "[red]under[/]"
         sign = "<=" if limit.kind == "most" else ">="
         table.add_row(limit.name, f"{limit.value:.{digits}f}", f"{sign} {limit.limit:g}", state)
+    return table
+
+
+def blocks_table(area: Area, *, rows: int = 16) -> Table:
+    """The largest blocks for a terminal."""
+    resources = list(DEVICES[area.device].available)
+    table = Table("block", *resources)
+    for block, counts in list(area.blocks.items())[:rows]:
+        table.add_row(block, *(str(counts.get(resource, 0)) for resource in resources))
     return table

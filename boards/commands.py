@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tercel.boards.area import DEVICES, area_table, measure_machine
+from tercel.boards.area import DEVICES, area_table, blocks_table, measure_machine
 from tercel.hw.config import named_config
 from tercel.sim.parse import UsageError
 
@@ -44,7 +44,7 @@ def area(
     if json:
         typer.echo(dumps(figures.as_json(), indent=2))
     else:
-        Console().print(area_table(figures))
+        Console().print(area_table(figures), blocks_table(figures))
         typer.echo(f"{', '.join(f'{name} {version}' for name, version in figures.tools.items())}; logs and reports in {folder}")
     raise typer.Exit(OVER_LIMIT if any(not limit.ok for limit in figures.limits) else 0)
 

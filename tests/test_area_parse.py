@@ -11,7 +11,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from rich.console import Console
 
-from tercel.boards.area import DEVICES, Area, area_table, check_fit, measure, parse_cells, parse_report
+from tercel.boards.area import DEVICES, Area, area_table, blocks_table, check_fit, measure, parse_cells, parse_report
+from tercel.boards.breakdown import parse_blocks
 from tercel.boards.pin_wrapper import PinWrapper
 from tercel.sim.cli import main
 from tercel.sim.toolchain import ToolError
@@ -72,6 +73,21 @@ def test_statistics_that_cannot_be_read(text):
         parse_cells(text)
 
 
+def test_cells_belong_to_blocks():
+    names = {
+        "o_LUT4_Z": "LUT4",
+        "inner.array.feeder.walk.x_LUT4_Z": "LUT4",
+        "inner.array.feeder$12.y_CCU2C_S0": "CCU2C",
+        "inner.array.z_LUT4_Z": "LUT4",
+        "inner.sum_TRELLIS_FF_Q": "TRELLIS_FF",
+    }
+    text = json.dumps({"modules": {"top": {"cells": {name: {"type": kind} for name, kind in names.items()}}}})
+    blocks = parse_blocks(text, device=DEVICES["ecp5-85f"])
+    assert {name: counts["LUT4"] for name, counts in blocks.items()} == {"array.feeder": 3, "(pins and shared)": 1, "array": 1}
+    assert next(iter(blocks)) == "array.feeder"
+    assert blocks["(pins and shared)"]["FF"] == 1
+
+
 def test_report_is_read():
     routed, fmax, path = parse_report(json.dumps(REPORT), device=DEVICES["ecp5-85f"])
     assert routed == {"LUT4": 150, "FF": 44, "DSP": 5, "block RAM": 2}
@@ -117,15 +133,17 @@ def test_limits_are_marked():
         routed={},
         fmax=99.9,
         critical_path={},
+        blocks={"array.feeder": {"LUT4": 345, "FF": 2}},
         tools={},
         seconds={},
         notes=(),
     )
     assert [limit.name for limit in area.limits if not limit.ok] == ["block RAM", "LUT4 per lane", "fmax MHz"]
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(area_table(area))
+    console.print(area_table(area), blocks_table(area))
     text = console.export_text()
     assert "60.1" in text
+    assert "array.feeder" in text
     assert "under" in text
     assert area.as_json()["limits"][0] == {"name": "LUT4", "value": 601, "limit": 24288, "kind": "most", "ok": True}
 

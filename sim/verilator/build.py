@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from amaranth.utils import exact_log2
-
 import tercel.hw
 from tercel.hw.config import Config
 from tercel.sim.toolchain import ToolError, cache_folder, find_tool, run_tool, verilator_make_variables
@@ -126,7 +124,7 @@ def _build(work: Path, config: Config, *, trace: bool, verilog: str | None, repo
     tool = find_tool("verilator")
     widths = {
         "MEMORY_WIDTH": config.memory_width,
-        "MEMORY_ADDR_BITS": 32 - exact_log2(config.memory_width),
+        "MEMORY_ADDR_BITS": 33 - config.memory_width.bit_length(),
         "CSR_ADDR_BITS": _CSR_ADDR_BITS,
     }
     flags = [*_VERILATOR_FLAGS, *(["--trace-vcd"] if trace else []), *(f"-D{name}={value}" for name, value in widths.items())]
