@@ -17,6 +17,7 @@ from tercel.sim import layer_cli
 from tercel.sim.doctor import examine, exit_code, findings_json, findings_table
 from tercel.sim.parse import UsageError
 from tercel.sim.toolchain import ToolError
+from tercel.sim.utilization import utilization
 from tercel.sim.verify_cli import verify_command
 from tercel.sim.verilator.model import SimulationError
 from tercel.sw.assembly import AssemblyError, disassemble
@@ -32,6 +33,7 @@ EXTENSIONS = ("tercel.boards.commands",)
 app = typer.Typer(help="Tercel: a low-bit NPU, its simulators and tools.", no_args_is_help=True, add_completion=False)
 app.add_typer(layer_cli.app, name="layer", no_args_is_help=True)
 app.command("verify")(verify_command)
+app.command()(utilization)
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

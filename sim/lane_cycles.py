@@ -6,6 +6,9 @@ from dataclasses import dataclass
 WORK_EVENTS = {"array": ("step",), "depthwise": ("emit",)}
 """Events in which the lanes of an engine multiply."""
 
+WAITING = ("token", "fence", "idle", "other")
+"""Causes of loss while an engine has no instruction under way."""
+
 CAUSES = {
     "array.padding": "lanes, pixels or outputs that the layer does not have",
     "array.conflict": "bank conflicts of strided reads",
@@ -41,6 +44,12 @@ class LaneCycles:
     def utilization(self) -> float:
         """Useful share, 0..1."""
         return self.useful / self.total if self.total else 0.0
+
+    @property
+    def steady(self) -> float:
+        """Useful share, 0..1, of the cycles in which the engine has an instruction under way, hence neither data nor room to wait for."""
+        waiting = sum(count for name, count in self.lost.items() if name.split(".")[1] in WAITING)
+        return self.useful / (self.total - waiting) if self.total > waiting else 0.0
 
 
 def account(engine: str, *, lanes: int, cycles: int, useful: int, events: Mapping[str, int]) -> LaneCycles:

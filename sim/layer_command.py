@@ -65,6 +65,7 @@ class LayerReport:
             "cycles": dict(self.measured),
             "estimated_cycles": self.predicted.cycles,
             "utilization": self.lane_cycles.utilization,
+            "steady_utilization": self.lane_cycles.steady,
             "lane_cycles": {
                 "total": self.lane_cycles.total,
                 "useful": self.lane_cycles.useful,
@@ -156,6 +157,7 @@ def report_table(report: LayerReport) -> Table:
         table.add_row(f"cycles, {name}", f"{cycles}", f"{report.seconds[name]:.2f} s; the estimate is {error:+.2f} % off")
     table.add_row("cycles, estimate", f"{report.predicted.cycles}", "")
     table.add_row("utilization", f"{100 * lanes.utilization:.1f} %", "of all lane-cycles of its engine")
+    table.add_row("steady utilization", f"{100 * lanes.steady:.1f} %", "while an instruction is under way")
     table.add_section()
     table.add_row("useful", f"{lanes.useful}", "lane-cycles")
     for name, count in sorted(lanes.lost.items(), key=lambda item: -item[1]):
