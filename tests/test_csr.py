@@ -64,8 +64,10 @@ def test_registers(classic: bool) -> None:
             assert ctx.get(getattr(dut, name)) == value
 
     async def counters(ctx) -> None:
+        before = 0
         async for _, _, index in ctx.tick().sample(dut.counter_index):
-            ctx.set(dut.counter_data, 7 * index)
+            ctx.set(dut.counter_data, 7 * before)
+            before = index
 
     simulate(dut, testbench, counters)
 
@@ -119,7 +121,7 @@ def test_counters() -> None:
             await ctx.tick()
         for number in range(COUNTERS):
             ctx.set(dut.read_index, number)
-            await ctx.tick()
+            await ctx.tick().repeat(2)
             assert ctx.get(dut.read_data) == sums[number], f"counter {number}"
 
     simulate(dut, testbench)

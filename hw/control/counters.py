@@ -1,9 +1,11 @@
 """Performance counters in one memory."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.delay import delayed
 
 _LOW_BITS = 6
 _COUNTER_LAYOUT = data.StructLayout({"low": unsigned(_LOW_BITS), "high": unsigned(32 - _LOW_BITS)})
@@ -27,7 +29,7 @@ class Counters(Component):
     running
         Events count.
     read_index, read_data
-        Sum of a counter, 1 cycle later; undefined for an index that is not below ``count``.
+        Sum of a counter, 2 cycles later; undefined for an index that is not below ``count``.
     """
 
     def __init__(self, *, count: int) -> None:
@@ -37,14 +39,15 @@ class Counters(Component):
     @property
     def drain_cycles(self) -> int:
         """Cycles after which an event is in the memory."""
-        return self._count + 4
+        return self._count + 5
 
     def elaborate(self, platform) -> Module:
-        """Two stages behind the low bits: select and read, then write."""
+        """Three stages behind the low bits: select and read; register; add and write."""
         m = Module()
         m.submodules.sums = sums = Memory(shape=_COUNTER_LAYOUT, depth=self._count, init=[], attrs={"ram_style": "block"})
         sum_read, sum_write, csr_read = sums.read_port(), sums.write_port(), sums.read_port()
-        m.d.comb += [csr_read.addr.eq(self.read_index), self.read_data.eq(csr_read.data)]
+        m.d.comb += csr_read.addr.eq(self.read_index)
+        m.d.sync += self.read_data.eq(csr_read.data)
 
         turn = Signal(range(self._count))
         first_round = Signal(init=1)
@@ -60,12 +63,14 @@ class Counters(Component):
                 m.d.sync += low.eq(low + 1)
 
         # The low bits have wrapped, once, if they are less than when they were stored.
-        low = Signal(_LOW_BITS)
-        fresh = Signal()
+        old = Signal(_COUNTER_LAYOUT)
+        new_low, low = Signal(_LOW_BITS), Signal(_LOW_BITS)
         m.d.comb += [
             sum_read.addr.eq(turn),
             sum_write.data.low.eq(low),
-            sum_write.data.high.eq(Mux(fresh, 0, sum_read.data.high + (low < sum_read.data.low))),
+            sum_write.data.high.eq(Mux(delayed(m, first_round, 2, name="fresh"), 0, old.high + (low < old.low))),
+            sum_write.addr.eq(delayed(m, turn, 2, name="turn")),
+            sum_write.en.eq(delayed(m, Const(1), 2, name="write", reset_less=False)),
         ]
-        m.d.sync += [low.eq(Cat(lows).word_select(turn, _LOW_BITS)), fresh.eq(first_round), sum_write.addr.eq(turn), sum_write.en.eq(1)]
+        m.d.sync += [new_low.eq(Cat(lows).word_select(turn, _LOW_BITS)), low.eq(new_low), old.eq(sum_read.data)]
         return m

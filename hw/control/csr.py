@@ -38,7 +38,7 @@ SETTINGS = {"program_base": 32, "program_count": 16, "read_base": 32, "read_end"
 class Csr(Component):
     """Register file on a Wishbone bus, classic or pipelined (``stall`` is high until ``ack``).
 
-    Every access is acknowledged, 2 cycles after it began; accesses begin 3 cycles apart. Unknown addresses and bits
+    Every access is acknowledged, 3 cycles after it began; accesses begin 4 cycles apart. Unknown addresses and bits
     read as 0 and ignore writes; ``sel`` chooses the bytes of a write. The settings ignore writes while the machine runs.
 
     Parameters
@@ -55,7 +55,7 @@ class Csr(Component):
     state, fault_code, fault_index
         From the supervisor.
     counter_index, counter_data
-        A counter, read in the next cycle.
+        A counter, its value 2 cycles later.
     reset
         Reset the machine, contents of memories excepted: one cycle at each write of CONTROL with one of its two bits set.
     run
@@ -85,20 +85,21 @@ class Csr(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Cycle 0: write, and read the counter memory; cycle 1: select what is read; cycle 2: acknowledge."""
+        """Cycle 0: write, and read the counter memory; cycle 2: select what is read; cycle 3: acknowledge."""
         m = Module()
         bus = self.bus
         settings = {name: getattr(self, name) for name in SETTINGS}
         first_counter = ADDRESSES["counters"] // 4
         begin = Signal()
+        reading = Signal()
         selecting = Signal()
         m.d.comb += [
-            begin.eq(bus.cyc & bus.stb & ~selecting & ~bus.ack),
+            begin.eq(bus.cyc & bus.stb & ~reading & ~selecting & ~bus.ack),
             bus.stall.eq(bus.cyc & ~bus.ack),
             self.counter_index.eq(bus.adr - first_counter),
             self.interrupt.eq((self.state == State.DONE) | (self.state == State.FAULT)),
         ]
-        m.d.sync += [selecting.eq(begin), bus.ack.eq(selecting & bus.cyc), self.reset.eq(0)]
+        m.d.sync += [reading.eq(begin), selecting.eq(reading), bus.ack.eq(selecting & bus.cyc), self.reset.eq(0)]
 
         with m.If(begin & bus.we), m.Switch(bus.adr):
             with m.Case(ADDRESSES["control"] // 4), m.If(bus.sel[0]):

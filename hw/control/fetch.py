@@ -18,7 +18,7 @@ class Fetch(Component):
     The last item is HALT or one with a ``fault``: ``BUS_ERROR`` or ``BUS_TIMEOUT`` at the instruction that could not be read,
     ``PROGRAM_END`` with index ``count`` after ``count`` instructions without HALT. Nothing is requested behind it.
 
-    One instruction takes 80/W beats plus the memory's latency plus 3 cycles. While ``o`` is not taken, one more instruction is
+    One instruction takes 80/W beats plus the memory's latency plus 4 cycles. While ``o`` is not taken, one more instruction is
     read behind it. Beats are requested only when there is room for them, so responses are always accepted.
 
     Parameters
@@ -95,7 +95,8 @@ class Fetch(Component):
                 m.d.comb += self.memory.request.valid.eq(requested != beats)
                 with m.If(received == beats):
                     m.next = "GIVE"
-            with m.State("GIVE"), m.If(~self.o.valid | self.o.ready):
+            # The wide register waits for no logic behind it.
+            with m.State("GIVE"), m.If(~self.o.valid):
                 m.d.sync += [
                     self.o.valid.eq(1),
                     fetched.instruction.eq(assembly),

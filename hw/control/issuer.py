@@ -87,7 +87,10 @@ class Issuer(Component):
 
         # Slots. The oldest started instruction does not wait, those behind it do.
         waiting = sum([*slot_valid, *started_valid]) - in_engine
-        m.d.comb += self.i.ready.eq(~slot_valid[-1] & (waiting < QUEUE_DEPTH))
+        room = Signal()
+        # Only an accepted instruction adds to those that wait, and none is accepted in the cycle after one.
+        m.d.sync += room.eq(waiting < QUEUE_DEPTH)
+        m.d.comb += self.i.ready.eq(room & ~slot_valid[-1])
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 slots[-1].instruction.eq(self.i.p.instruction),

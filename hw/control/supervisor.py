@@ -75,19 +75,19 @@ class Supervisor(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """The reports are compared one a cycle: a fault comes before a wait, then the lower index."""
+        """The reports are compared one a cycle, each a cycle after it was chosen: a fault comes before a wait, then the lower index."""
         m = Module()
         stopped = Signal()
         settled = Signal(range(SETTLE_CYCLES))
-        reporter = Signal(range(self._reporters))
+        reporter = Signal(range(self._reporters + 1))
         report = Signal(REPORT_LAYOUT)
         best = Signal(17, init=0x1FFFF)
         best_code = Signal(4)
         rank = Cat(report.index, ~report.fault)
         drained = Signal(range(self._drain_cycles))
         faulty = Signal()
-        m.d.comb += report.eq(self.reports[reporter])
         m.d.sync += [
+            report.eq(self.reports[reporter]),
             stopped.eq(self.stuck & self.memory_idle),
             settled.eq(Mux(stopped, settled + 1, 0)),
         ]
@@ -107,7 +107,7 @@ class Supervisor(Component):
                 with m.If(report.valid & (rank < best)):
                     m.d.sync += [best.eq(rank), best_code.eq(Mux(report.fault, report.code, Fault.DEADLOCK))]
                 m.d.sync += reporter.eq(reporter + 1)
-                with m.If(reporter == self._reporters - 1):
+                with m.If(reporter == self._reporters):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.sync += drained.eq(drained + 1)
