@@ -140,7 +140,7 @@ def feed(config: Config, f: dict[str, int], *, index: int, word):
                                         end=(row, tile, group_out) == (f["rows"], f["tiles"], f["output_groups"]),
                                         index=index,
                                         post=f["post"],
-                                        config={name: f[name] for name in DRAIN_LAYOUT.members} | {"lo": min(f["lo"], f["hi"])},
+                                        config={name: f[name] for name in DRAIN_LAYOUT.members},
                                     )
                                     slot.first_tile = (row, tile, group_out) == (0, 0, 0)
                                 yield slot

@@ -119,9 +119,6 @@ class Feeder(Component):
             ]
         with m.If(load):
             m.d.sync += [current.eq(coming), coming_valid.eq(0), active.eq(1), running.eq(0), fresh.eq(1)]
-            # The upper clamp comes last, so it stands for a lower one above it; the requantizers count on lo <= hi.
-            with m.If(coming.fields.lo > coming.fields.hi):
-                m.d.sync += current.fields.lo.eq(coming.fields.hi)
 
         # What this cycle does.
         residual_pending, residual_due = Signal(), Signal()
