@@ -90,6 +90,7 @@ class Checks(Component):
             _at_or_above(fields.multiplier, 1 << self._config.multiplier_bits),
             fields.dilation_x == 0,
             fields.dilation_y == 0,
+            fields.lo > fields.hi,
         ]
         if opcode == Opcode.DEPTHWISE:
             record_depth = self._config.record_depth

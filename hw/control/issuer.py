@@ -49,7 +49,7 @@ class Issuer(Component):
     empty
         No instruction waits or runs.
     stuck
-        Only another engine's tokens can make this one move, or nothing; no token of it is on the way.
+        Only another engine's tokens can make this one move, or nothing, as of the cycle before; no token of it is on the way.
     report
         While stuck: the instruction that faulted or waits.
     events
@@ -166,9 +166,9 @@ class Issuer(Component):
         ]
         with m.If(in_engine):
             ended = engine.done.valid | synchronizing
-            m.d.comb += self.stuck.eq(frozen | (oldest_valid & only & ended & (unreserved != 0)))
+            m.d.sync += self.stuck.eq(frozen | (oldest_valid & only & ended & (unreserved != 0)))
         with m.Else():
-            m.d.comb += self.stuck.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
+            m.d.sync += self.stuck.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
         return m
 
 
