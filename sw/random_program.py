@@ -180,7 +180,8 @@ def _numbers(config: Config, random: np.random.Generator, *, kind: Kind, on_arra
         "z_out": zero_point(out_signed),
     }
     if random.random() < 0.4:
-        values |= {"lo": int(random.integers(-256, 100)), "hi": int(random.integers(-100, 256))}
+        low, high = sorted(int(bound) for bound in random.integers(-256, 256, size=2))
+        values |= {"lo": low, "hi": high}
     if on_array:
         if config.threshold_depth and random.random() < 0.2:
             values |= {"thresholds": int(random.integers(1, 16)), "threshold_shared": bool(random.integers(2))}

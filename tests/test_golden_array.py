@@ -226,7 +226,6 @@ MODES = {
     "residual shift above 31": {"residual": 1, "res_shift": 31, "shift": 48},
     "smallest exponent": {"shift": 1},
     "largest exponent": {"shift": 48},
-    "lo above hi": {"lo": 100, "hi": -20},
     "ends of offset": {"offset": -512, "digits": 4},
     "only padding": {"in_height": 1, "y_start": 40},
     "empty image": {"in_width": 3, "x_start": -100, "kernel_width": 1},

@@ -76,6 +76,7 @@ def _requantize(values: Mapping[str, int], config: Config) -> bool:
         or values["multiplier"] >= 1 << config.multiplier_bits
         or values["dilation_x"] == 0
         or values["dilation_y"] == 0
+        or values["lo"] > values["hi"]
     )
 
 
