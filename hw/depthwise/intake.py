@@ -68,9 +68,6 @@ class Intake(wiring.Component):
             m.d.sync += self.done.payload.post.eq(self.current.post)
         with m.If(waiting & (~computing | self.finished)):
             m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1), self.current.eq(self.ahead), current_index.eq(ahead_index)]
-            # The upper clamp comes last, so it stands for a lower one above it; the requantizers count on lo <= hi.
-            with m.If(self.ahead.lo > self.ahead.hi):
-                m.d.sync += self.current.lo.eq(self.ahead.hi)
         with m.If(self.range_fault):
             m.d.sync += self.fault.eq(1)
         return m
