@@ -20,8 +20,8 @@ ARRAY_ROW_CYCLES = 4
 """Fewest cycles a row takes before the next can begin; one more with residual."""
 ARRAY_FEED_LATENCY = 8
 """From the issue of a step to the array."""
-ARRAY_DRAIN_LATENCY = 16
-"""From a tile's last step to its last write, besides the rows' skew of P and the drain interval; also kept between two instructions."""
+ARRAY_DRAIN_LATENCY = 12
+"""From a tile's last step to its last write, besides what :func:`array_drain_latency` adds and the drain interval."""
 DEPTHWISE_START = 27
 """Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
 DEPTHWISE_WALK_START = 24
@@ -112,6 +112,11 @@ def array_interval(values: Mapping[str, int], config: Config) -> int:
     return config.outputs * max(1, values.get("thresholds", 0))
 
 
+def array_drain_latency(config: Config) -> int:
+    """Cycles from a tile's last step to its last write, besides the drain interval; also kept between two instructions."""
+    return ARRAY_DRAIN_LATENCY + config.lanes.bit_length() - 1 + bool(config.threshold_depth) + config.pixels
+
+
 def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
     """ARRAY: every tile takes its steps (times ``gcd(stride, P)``) and its residual words, but at least the drain's interval."""
     steps = _count(values, "digits") * _count(values, "kernel_height") * _count(values, "kernel_width") * _count(values, "groups")
@@ -130,7 +135,7 @@ def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles
         "start": ARRAY_START + (rows - 1) * row_start,
     }
     assert sum(events.values()) == total
-    return InstructionCycles(events=events, latency=ARRAY_FEED_LATENCY + ARRAY_DRAIN_LATENCY + config.pixels + interval)
+    return InstructionCycles(events=events, latency=ARRAY_FEED_LATENCY + array_drain_latency(config) + interval)
 
 
 def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
