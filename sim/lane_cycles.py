@@ -6,8 +6,8 @@ from dataclasses import dataclass
 WORK_EVENTS = {"array": ("step",), "depthwise": ("emit",)}
 """Events in which the lanes of an engine multiply."""
 
-WAITING = ("token", "fence", "idle", "other")
-"""Causes of loss while an engine has no instruction under way."""
+WAITING = ("token", "for_load", "for_array", "for_depthwise", "for_store", "fetch", "fence", "idle", "other")
+"""Causes of loss while an engine has no instruction under way: the machine counts ``token``, the cycle model says for whom."""
 
 CAUSES = {
     "array.padding": "lanes, pixels or outputs that the layer does not have",
@@ -16,6 +16,10 @@ CAUSES = {
     "array.drain": "waiting for the drain",
     "array.start": "setting up instructions and rows",
     "array.token": "waiting for the other engines and the memory",
+    "array.for_load": "waiting for loads",
+    "array.for_depthwise": "waiting for the depthwise engine",
+    "array.for_store": "waiting for stores",
+    "array.fetch": "waiting for the next instruction",
     "array.fence": "waiting for own writes to land",
     "array.idle": "no instruction",
     "depthwise.padding": "lanes or taps that the layer does not have",
@@ -24,6 +28,10 @@ CAUSES = {
     "depthwise.full": "waiting for room for results",
     "depthwise.start": "setting up instructions and rows",
     "depthwise.token": "waiting for the other engines and the memory",
+    "depthwise.for_load": "waiting for loads",
+    "depthwise.for_array": "waiting for the array",
+    "depthwise.for_store": "waiting for stores",
+    "depthwise.fetch": "waiting for the next instruction",
     "depthwise.fence": "waiting for own writes to land",
     "depthwise.idle": "no instruction",
     "array.other": "waiting for the other engines, for the memory or for own writes",
