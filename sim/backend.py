@@ -181,6 +181,10 @@ class VerilatorBackend:
             seconds=seconds,
         )
 
+    def prepare(self, config: Config) -> None:
+        """Build the simulation for ``config`` unless it is there, and start it; :class:`ToolError` if it cannot be built."""
+        self._prepare(config)
+
     def _prepare(self, config: Config) -> tuple[Simulation, tuple[str, ...]]:
         from tercel.hw.npu import counter_names  # noqa: PLC0415 (imports the whole gateware, which the golden model does not need)
 

@@ -16,6 +16,7 @@ from tercel.hw.isa import IsaError
 from tercel.sim import layer_cli
 from tercel.sim.doctor import examine, exit_code, findings_json, findings_table
 from tercel.sim.parse import UsageError
+from tercel.sim.simulation_speed import speed_command
 from tercel.sim.toolchain import ToolError
 from tercel.sim.utilization import utilization
 from tercel.sim.verify_cli import verify_command
@@ -34,6 +35,7 @@ app = typer.Typer(help="Tercel: a low-bit NPU, its simulators and tools.", no_ar
 app.add_typer(layer_cli.app, name="layer", no_args_is_help=True)
 app.command("verify")(verify_command)
 app.command()(utilization)
+app.command("speed")(speed_command)
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

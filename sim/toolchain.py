@@ -27,6 +27,8 @@ from importlib import metadata, util
 from pathlib import Path
 
 Version = tuple[int, ...]
+CACHE_VARIABLE = "TERCEL_CACHE"
+"""Environment variable that names the folder of compiled simulations."""
 
 
 class ToolError(RuntimeError):
@@ -246,7 +248,7 @@ def verilator_environment() -> dict[str, str]:
 
 def cache_folder() -> Path:
     """Where compiled simulations are kept: ``$TERCEL_CACHE``, or ``tercel`` in the user's cache directory. Not created."""
-    if chosen := os.environ.get("TERCEL_CACHE"):
+    if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "tercel"
