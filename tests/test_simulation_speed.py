@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from tercel.sim import simulation_speed
 from tercel.sim.cli import main
 from tercel.sim.simulation_speed import Speed
