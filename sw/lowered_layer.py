@@ -19,5 +19,10 @@ class LoweredLayer:
     def mark(self, *, first: int) -> LayerMark:
         """The layer's mark when its instructions begin at ``first``."""
         return LayerMark(
-            name=self.kind, kind=self.engine, first=first, last=first + len(self.emitter) - 1, macs=self.macs, digits=self.digits
+            name=self.kind,
+            kind=self.kind,
+            engine=self.engine,
+            instructions=((first, first + len(self.emitter) - 1),),
+            macs=self.macs,
+            digits=self.digits,
         )

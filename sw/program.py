@@ -1,7 +1,7 @@
 """A program: instructions, the memory image around them and what the bytes mean; and its file format, ``.tnpu``.
 
-A ``.tnpu`` file is a zip archive of ``manifest.json``, ``instructions.bin`` (80 bytes each) and ``memory.bin`` (all segments after
-one another). Equal programs make equal files.
+A ``.tnpu`` file is a zip archive of ``manifest.json``, ``instructions.bin`` (80 bytes each), ``memory.bin`` (all segments after
+one another) and, where the program was compiled from a network, ``graph.bin``. Equal programs make equal files.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,13 @@ from tercel.hw.config import Config, ConfigError
 from tercel.hw.isa import INSTRUCTION_BYTES, Opcode, decode, encode
 from tercel.sw.tensor_layout import Integers, ceil_div, pack_tensor, unpack_tensor
 
+if TYPE_CHECKING:
+    from tercel.sw.graph.integer_graph import IntegerGraph
+
 FORMAT = "tercel program"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MEMBERS = ("manifest.json", "instructions.bin", "memory.bin")
+_GRAPH_MEMBER = "graph.bin"
 _REGIONS = ("program_base", "read_base", "read_end", "write_base", "write_end", "memory_bytes")
 
 
@@ -76,14 +80,38 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMark:
-    """Instructions ``first`` to ``last`` belong to a layer; ``macs`` is its useful multiply-accumulates, digit planes not counted."""
+    """Which instructions belong to a layer.
+
+    Parameters
+    ----------
+    name
+        The layer's name in its network.
+    kind
+        As in :class:`~tercel.sw.layer_spec.LayerSpec`; ``concat`` for a concatenation that takes instructions of its own.
+    engine
+        ``array``, ``depthwise`` or, where nothing is computed, ``load``.
+    instructions
+        Ranges of indices, first and last, in ascending order; the layer's loads and stores among them. Those of different layers may
+        interleave but share no index.
+    macs
+        Useful multiply-accumulates, digit planes not counted.
+    digits
+        Digit planes of its weights; 1 on the depthwise engine.
+    group
+        Layers of one group pass tensors to each other on chip; groups count from 0 in program order.
+    """
 
     name: str
     kind: str
-    first: int
-    last: int
+    engine: str
+    instructions: tuple[tuple[int, int], ...]
     macs: int
     digits: int
+    group: int = 0
+
+    def indices(self) -> list[int]:
+        """All its instructions."""
+        return [index for first, last in self.instructions for index in range(first, last + 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +128,12 @@ class Program:
         The byte ranges that LOAD may read and STORE may write.
     memory_bytes
         Size of the memory, addresses from 0.
+    inputs, outputs
+        Tensors in memory; compiled networks name them like the graph's tensors.
+    marks
+        One a layer.
+    graph
+        The network, where the program was compiled from one. It does not count when programs are compared.
     """
 
     config: Config
@@ -114,6 +148,7 @@ class Program:
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     marks: tuple[LayerMark, ...] = ()
+    graph: "IntegerGraph | None" = field(default=None, compare=False, repr=False)
 
     def instructions(self) -> list[tuple[Opcode, dict[str, int]]]:
         """The decoded instructions; :class:`~tercel.hw.isa.IsaError` for a word that is none."""
@@ -158,10 +193,16 @@ class Program:
             "outputs": [asdict(port) for port in self.outputs],
             "marks": [asdict(mark) for mark in self.marks],
         }
-        contents = (json.dumps(manifest, indent=1, sort_keys=True).encode(), instructions, memory)
+        members = {"instructions.bin": instructions, "memory.bin": memory}
+        if self.graph is not None:
+            from tercel.sw.graph.serialize import graph_to_bytes  # noqa: PLC0415 (single layers need no graph)
+
+            members[_GRAPH_MEMBER] = graph_to_bytes(self.graph)
+            manifest["graph_sha256"] = hashlib.sha256(members[_GRAPH_MEMBER]).hexdigest()
+        contents = {"manifest.json": json.dumps(manifest, indent=1, sort_keys=True).encode(), **members}
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
-            for name, content in zip(_MEMBERS, contents, strict=True):
+            for name, content in contents.items():
                 entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16
@@ -175,18 +216,20 @@ class Program:
     @classmethod
     def from_bytes(cls, data: bytes, *, config: Config | None = None) -> "Program":
         """Read the content of a ``.tnpu`` file; :class:`ProgramError` if it is damaged, of another version or not for ``config``."""
-        manifest, instructions, memory = _open(data)
+        manifest, instructions, memory, graph = _open(data)
         _expect("format", FORMAT, manifest.get("format"))
         _expect("format_version", FORMAT_VERSION, manifest.get("format_version"))
         try:
-            return cls._from_manifest(manifest, instructions, memory, config)
+            return cls._from_manifest(manifest, instructions, memory, graph, config)
         except (KeyError, TypeError, AttributeError) as error:
             raise ProgramError(
                 f"manifest.json must describe a program, but {error} is missing or of another type (compile it again)"
             ) from error
 
     @classmethod
-    def _from_manifest(cls, manifest: dict[str, Any], instructions: bytes, memory: bytes, config: Config | None) -> "Program":
+    def _from_manifest(
+        cls, manifest: dict[str, Any], instructions: bytes, memory: bytes, graph: bytes | None, config: Config | None
+    ) -> "Program":
         _expect("instructions_sha256", manifest["instructions_sha256"], hashlib.sha256(instructions).hexdigest())
         _expect("memory_sha256", manifest["memory_sha256"], hashlib.sha256(memory).hexdigest())
         _expect("instructions", manifest["instructions"] * INSTRUCTION_BYTES, len(instructions), unit=" bytes")
@@ -218,7 +261,8 @@ class Program:
             **{region: int(manifest[region]) for region in _REGIONS},
             inputs=tuple(_port(port) for port in manifest["inputs"]),
             outputs=tuple(_port(port) for port in manifest["outputs"]),
-            marks=tuple(LayerMark(**mark) for mark in manifest["marks"]),
+            marks=tuple(_mark(mark) for mark in manifest["marks"]),
+            graph=_graph(graph, manifest),
         )
 
     @classmethod
@@ -255,19 +299,33 @@ def _port(values: dict[str, Any]) -> Port:
     return Port(**{**values, "shape": tuple(values["shape"])})
 
 
+def _mark(values: dict[str, Any]) -> LayerMark:
+    return LayerMark(**{**values, "instructions": tuple((first, last) for first, last in values["instructions"])})
+
+
+def _graph(data: bytes | None, manifest: dict[str, Any]) -> "IntegerGraph | None":
+    _expect("graph_sha256", manifest.get("graph_sha256"), None if data is None else hashlib.sha256(data).hexdigest())
+    if data is None:
+        return None
+    from tercel.sw.graph.serialize import graph_from_bytes  # noqa: PLC0415 (single layers need no graph)
+
+    return graph_from_bytes(data)
+
+
 def _expect(name: str, expected: object, found: object, *, unit: str = "") -> None:
     if expected != found:
         way_out = "use the release that wrote it" if name.startswith("format") else "the file is damaged"
         raise ProgramError(f"{name} must be {expected}{unit}, not {found}{unit} ({way_out})")
 
 
-def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes, bytes | None]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = tuple(archive.namelist())
-            if found != _MEMBERS:
+            if found not in (_MEMBERS, (*_MEMBERS, _GRAPH_MEMBER)):
                 raise ProgramError(f"members must be {', '.join(_MEMBERS)}, not {', '.join(found)} (this is no program file)")
             manifest, instructions, memory = (archive.read(name) for name in _MEMBERS)
+            graph = archive.read(_GRAPH_MEMBER) if _GRAPH_MEMBER in found else None
         parsed = json.loads(manifest)
     except (
         zipfile.BadZipFile,
@@ -284,4 +342,4 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
         raise ProgramError(f"archive must be a whole zip file, but: {error} (the file is truncated or damaged)") from error
     if not isinstance(parsed, dict):
         raise ProgramError(f"manifest.json must hold an object, not {type(parsed).__name__} (the file is damaged)")
-    return parsed, instructions, memory
+    return parsed, instructions, memory, graph

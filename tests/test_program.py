@@ -85,7 +85,7 @@ def rewritten(program: Program, *, instructions: bytes | None = None, memory: by
 
 CASES = [
     ({"format": "other"}, r"^format must be tercel program, not other \(use the release that wrote it\)$"),
-    ({"format_version": 2}, r"^format_version must be 1, not 2 \(use the release that wrote it\)$"),
+    ({"format_version": 1}, r"^format_version must be 2, not 1 \(use the release that wrote it\)$"),
     ({"instructions": b"\0" * 80}, r"^instructions_sha256 must be [0-9a-f]{64}, not [0-9a-f]{64} \(the file is damaged\)$"),
     ({"memory": b""}, r"^memory_sha256 must be [0-9a-f]{64}, not [0-9a-f]{64} \(the file is damaged\)$"),
     ({"config_hash": "00000000"}, rf"^config_hash must be {SMALL.hash:08x}, not 00000000 \(the file is damaged\)$"),
@@ -93,7 +93,7 @@ CASES = [
     ({"segments": []}, r"^segments must be 0 bytes, not \d+ bytes \(the file is damaged\)$"),
     ({"memory_bytes": 100}, r"^segment weights must lie in 0\.\.100, not at 256$"),
     ({"outputs": None}, r"^manifest\.json must describe a program, but 'outputs' is missing or of another type \(compile it again\)$"),
-    ({"marks": [{"first": 0}]}, r"^manifest\.json must describe a program, but .*'name'.* is missing or of another type \(.*\)$"),
+    ({"marks": [{"first": 0}]}, r"^manifest\.json must describe a program, but 'instructions' is missing or of another type \(.*\)$"),
 ]
 
 
