@@ -50,7 +50,8 @@ class LayerNode:
     input, residual, output
         Names of tensors; ``residual`` is None where ``spec.residual`` is false.
     weights, bias, shift, thresholds
-        As in :class:`~tercel.sw.layer_spec.LayerTensors`; ``bias`` holds everything constant, the correction of the input's zero point included.
+        As in :class:`~tercel.sw.layer_spec.LayerTensors`; ``bias`` holds everything constant, the correction of the input's zero point
+        included.
     multipliers
         One a channel, or empty.
     source
