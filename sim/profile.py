@@ -39,7 +39,7 @@ class LayerProfile:
     busy
         Cycles in which its engine had an instruction of the layer under way.
     waits
-        Cycles that its engine waited before instructions of the layer, by what it waited for last: another engine, ``fence``, ``fetch``.
+        Those of its cycles in which neither engine computed, by what went on: ``load``, ``store``, or nothing (``latency``).
     events
         The engine's cycles as its counters name them.
     useful
@@ -63,7 +63,7 @@ class LayerProfile:
     start: float = float("inf")
     end: float = 0.0
     busy: int = 0
-    waits: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, float] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     loaded: int = 0
     stored: int = 0
@@ -90,9 +90,9 @@ class LayerProfile:
         moved = self.loaded + self.stored
         return self.macs / moved if moved else float("inf")
 
-    def stalls(self) -> dict[str, int]:
-        """Cycles of the engine in which no lane multiplied, by cause, the largest first: events that are no work, and waits."""
-        causes = {name: count for name, count in self.events.items() if name not in ("step", "emit")} | self.waits
+    def stalls(self) -> dict[str, float]:
+        """Cycles in which no lane of its engine multiplied for it, by cause, the largest first: the engine's events, and waits."""
+        causes = {name: float(count) for name, count in self.events.items() if name not in ("step", "emit")} | self.waits
         return dict(sorted(((name, count) for name, count in causes.items() if count), key=lambda item: -item[1]))
 
     def as_json(self) -> dict[str, Any]:
@@ -183,9 +183,10 @@ def profile(program: Program, *, memory_latency: int = 8, memory_rate: float = 1
             layer.busy += cost.issue
             for name, count in cost.events.items():
                 layer.events[name] = layer.events.get(name, 0) + count
-    lost = {engine: _waits(engine, program, predicted, owner, rest) for engine in COMPUTE}
-    for layer, cycles in _cycles(predicted, owner, rest):
+    for layer, cycles, cause in _cycles(predicted, owner, rest):
         layer.cycles += cycles
+        if cause:
+            layer.waits[cause] = layer.waits.get(cause, 0.0) + cycles
     found = [*layers.values(), *([rest] if rest.cycles else [])]
     for layer in found:
         layer.share = layer.cycles / predicted.cycles if predicted.cycles else 0.0
@@ -202,7 +203,7 @@ def profile(program: Program, *, memory_latency: int = 8, memory_rate: float = 1
                 lanes=count,
                 cycles=predicted.cycles,
                 useful=sum(layer.useful for layer in found if layer.engine == name),
-                events={**predicted.events, **{f"{name}.{cause}": cycles for cause, cycles in lost[Engine[name.upper()]].items()}},
+                events={**predicted.events, **_waits(Engine[name.upper()], program, predicted)},
             )
             for name, count in lanes.items()
         },
@@ -223,10 +224,8 @@ def _layer(mark: LayerMark, config: Config) -> LayerProfile:
     )
 
 
-def _waits(
-    engine: Engine, program: Program, predicted: Estimate, owner: Mapping[int, LayerProfile], rest: LayerProfile
-) -> dict[str, int]:
-    """Cycles in which an engine had nothing under way, by what it waited for; also added to the layers that waited."""
+def _waits(engine: Engine, program: Program, predicted: Estimate) -> dict[str, int]:
+    """Cycles in which an engine had nothing under way, by what it waited for last, named like counters."""
     landings: dict[float, set[Engine]] = {}
     for span in predicted.spans:
         landings.setdefault(span.landed, set()).add(span.engine)
@@ -236,14 +235,11 @@ def _waits(
     for span in (span for span in predicted.spans if span.engine is engine):
         gap = _whole(span.start) - _whole(free)
         if gap:
-            values = instructions[span.index][1]
-            cause = _cause(landings.get(span.start, set()), waiting=values.get("wait", 0), engine=engine)
+            waiting = instructions[span.index][1].get("wait", 0)
+            cause = f"{engine.name.lower()}.{_cause(landings.get(span.start, set()), waiting=waiting, engine=engine)}"
             lost[cause] = lost.get(cause, 0) + gap
-            layer = owner.get(span.index, rest)
-            layer.waits[cause] = layer.waits.get(cause, 0) + gap
         free = span.free
-    lost["idle"] = predicted.cycles - _whole(free)
-    return lost
+    return lost | {f"{engine.name.lower()}.idle": predicted.cycles - _whole(free)}
 
 
 def _cause(landed: set[Engine], *, waiting: int, engine: Engine) -> str:
@@ -253,8 +249,8 @@ def _cause(landed: set[Engine], *, waiting: int, engine: Engine) -> str:
     return "fence" if engine in landed else "fetch"
 
 
-def _cycles(predicted: Estimate, owner: Mapping[int, LayerProfile], rest: LayerProfile) -> Iterator[tuple[LayerProfile, float]]:
-    """Every piece of time with the layer that it belongs to."""
+def _cycles(predicted: Estimate, owner: Mapping[int, LayerProfile], rest: LayerProfile) -> Iterator[tuple[LayerProfile, float, str]]:
+    """Every piece of time with the layer that it belongs to, and what went on where neither engine computed."""
     changes = sorted({0.0, float(predicted.cycles), *(time for span in predicted.spans for time in (span.start, span.free))})
     tracks = {engine: [span for span in predicted.spans if span.engine is engine] for engine in Engine}
     starts = sorted(predicted.spans, key=lambda span: span.start)
@@ -271,12 +267,16 @@ def _cycles(predicted: Estimate, owner: Mapping[int, LayerProfile], rest: LayerP
                 running[engine] = spans[place[engine]]
         while upcoming < len(starts) and starts[upcoming].start <= begin:
             upcoming += 1
-        active = [running[engine] for engine in COMPUTE if engine in running] or [running[engine] for engine in MOVE if engine in running]
-        if not active and starts:
-            active = [starts[min(upcoming, len(starts) - 1)]]
         length = min(end, float(predicted.cycles)) - begin
-        for span in active:
-            yield owner.get(span.index, rest), length / len(active)
+        computing = [running[engine] for engine in COMPUTE if engine in running]
+        moving = [running[engine] for engine in MOVE if engine in running]
+        for span in computing:
+            yield owner.get(span.index, rest), length / len(computing), ""
+        for span in () if computing else moving:
+            yield owner.get(span.index, rest), length / len(moving), span.engine.name.lower()
+        if not running:
+            # Latencies: the layer that comes next waits, or after the last instruction the last layer.
+            yield owner.get(starts[min(upcoming, len(starts) - 1)].index, rest) if starts else rest, length, "latency"
 
 
 def _whole(time: float) -> int:

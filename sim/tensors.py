@@ -1,0 +1,75 @@
+"""Tensors between the user and the machine: NCHW values in, codes inside, values out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tercel.sw.graph.codes import from_codes, to_codes
+from tercel.sw.graph.integer_graph import Activation, IntegerGraph
+from tercel.sw.layer_spec import Integers
+
+Floats = npt.NDArray[np.float64]
+
+
+class InputError(ValueError):
+    """A tensor that does not fit the network's input. The message names the input, the shape or range, and what was given."""
+
+
+def input_codes(graph: IntegerGraph, x: Any) -> dict[str, Integers]:
+    """Codes ``[batch, height, width, channels]`` by input name.
+
+    Parameters
+    ----------
+    graph
+        The network.
+    x
+        An array or tensor for its only input, or a mapping from input names to such. Floating point is NCHW or CHW and in the network's
+        own units (normalised as in training); whole numbers are codes, NHWC or HWC.
+    """
+    values = dict(x) if isinstance(x, Mapping) else {graph.inputs[0]: x}
+    if set(values) != set(graph.inputs):
+        raise InputError(f"x must hold {', '.join(graph.inputs)}, not {', '.join(values) or 'nothing'} (a mapping by the inputs' names)")
+    codes = {name: _codes(graph.tensors[name], _array(value)) for name, value in values.items()}
+    sizes = {name: len(value) for name, value in codes.items()}
+    if len(set(sizes.values())) != 1:
+        raise InputError(f"x must have one batch size, not {sizes} (give every input as many images)")
+    return codes
+
+
+def output_values(graph: IntegerGraph, codes: Mapping[str, Integers]) -> dict[str, Floats]:
+    """What batched codes stand for, in PyTorch's layout: NCHW, or ``[batch, channels]`` for a vector."""
+    return {name: values_of(graph.tensors[name], tensor) for name, tensor in codes.items()}
+
+
+def values_of(activation: Activation, codes: Integers) -> Floats:
+    """As :func:`output_values`, for one tensor."""
+    values = np.moveaxis(from_codes(activation, codes), -1, 1)
+    return values.reshape(values.shape[:2]) if activation.shape[:2] == (1, 1) else values
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    detach = getattr(value, "detach", None)
+    return np.asarray(value if detach is None else detach().cpu().numpy())
+
+
+def _codes(activation: Activation, values: npt.NDArray[Any]) -> Integers:
+    height, width, channels = activation.shape
+    whole = np.issubdtype(values.dtype, np.integer)
+    shape = (height, width, channels) if whole else (channels, height, width)
+    layout = "height, width, channels of codes" if whole else "channels, height, width of values"
+    if not whole and (height, width) == (1, 1) and values.ndim <= 2 and values.shape[-1:] == (channels,):
+        values = values.reshape(-1, channels, 1, 1)
+    if values.ndim == 3:
+        values = values[None]
+    if values.ndim != 4 or values.shape[1:] != shape or not len(values):
+        raise InputError(f"{activation.name} must have shape {list(shape)} ({layout}) with or without a batch, not {list(values.shape)}")
+    if not whole:
+        if not np.isfinite(values).all():
+            raise InputError(f"{activation.name} must be finite, not {values[~np.isfinite(values)][0]} (look for divisions by 0 before)")
+        return to_codes(activation, np.moveaxis(values, 1, -1))
+    low, high = (-128, 127) if activation.signed else (0, 255)
+    if values.min() < low or values.max() > high:
+        raise InputError(f"{activation.name} must hold codes in {low}..{high}, not {values.min()}..{values.max()} (or give floats)")
+    return values.astype(np.int64)
