@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tercel.hw.config import Config, ConfigError
 from tercel.hw.isa import INSTRUCTION_BYTES, Opcode, decode, encode
+from tercel.sw.image_format import ImageFormat
 from tercel.sw.tensor_layout import Integers, ceil_div, pack_tensor, unpack_tensor
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class Program:
         One a layer.
     graph
         The network, where the program was compiled from one. It does not count when programs are compared.
+    image_format
+        How photographs become the network's input, where that is known. It does not count either.
     """
 
     config: Config
@@ -149,6 +152,7 @@ class Program:
     outputs: tuple[Port, ...] = ()
     marks: tuple[LayerMark, ...] = ()
     graph: "IntegerGraph | None" = field(default=None, compare=False, repr=False)
+    image_format: ImageFormat | None = field(default=None, compare=False)
 
     def instructions(self) -> list[tuple[Opcode, dict[str, int]]]:
         """The decoded instructions; :class:`~tercel.hw.isa.IsaError` for a word that is none."""
@@ -192,6 +196,7 @@ class Program:
             "inputs": [asdict(port) for port in self.inputs],
             "outputs": [asdict(port) for port in self.outputs],
             "marks": [asdict(mark) for mark in self.marks],
+            "image_format": None if self.image_format is None else asdict(self.image_format),
         }
         members = {"instructions.bin": instructions, "memory.bin": memory}
         if self.graph is not None:
@@ -263,6 +268,7 @@ class Program:
             outputs=tuple(_port(port) for port in manifest["outputs"]),
             marks=tuple(_mark(mark) for mark in manifest["marks"]),
             graph=_graph(graph, manifest),
+            image_format=_image_format(manifest["image_format"]),
         )
 
     @classmethod
@@ -310,6 +316,15 @@ def _graph(data: bytes | None, manifest: dict[str, Any]) -> "IntegerGraph | None
     from tercel.sw.graph.serialize import graph_from_bytes  # noqa: PLC0415 (single layers need no graph)
 
     return graph_from_bytes(data)
+
+
+def _image_format(values: dict[str, Any] | None) -> ImageFormat | None:
+    if values is None:
+        return None
+    try:
+        return ImageFormat(size=values["size"], mean=tuple(values["mean"]), std=tuple(values["std"]))
+    except ValueError as error:
+        raise ProgramError(f"image_format is not valid: {error}") from error
 
 
 def _expect(name: str, expected: object, found: object, *, unit: str = "") -> None:
