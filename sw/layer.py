@@ -4,7 +4,7 @@ from tercel.hw.config import Config
 from tercel.sw.layer_array import lower_array
 from tercel.sw.layer_depthwise import lower_depthwise
 from tercel.sw.layer_spec import LayerError, LayerSpec, LayerTensors, check
-from tercel.sw.lowered_layer import LoweredLayer
+from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.program import Program
 
@@ -37,5 +37,17 @@ def lower_layer(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, f
     config = image.config
     check(spec.shift > 0, "shift", "in 1..48", spec.shift, "calibrate the layer first")
     check(0 <= first_bank < config.pixels, "first_bank", f"below pixels={config.pixels}", first_bank, "banks count from 0")
-    lower = lower_array if spec.on_array(config) else lower_depthwise
-    return lower(spec, tensors, image, first_bank=first_bank, rotation=rotation)
+    ports = LayerPorts(
+        input=image.add_input("input", tensors.input, signed=spec.in_signed),
+        residual=image.add_input("residual", tensors.residual, signed=spec.res_signed) if spec.residual else None,
+        output=image.add_output("output", spec.output, signed=spec.out_signed),
+    )
+    return lower_to_ports(spec, tensors, image, ports, first_bank=first_bank, rotation=rotation)
+
+
+def lower_to_ports(
+    spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, ports: LayerPorts, *, first_bank: int = 0, rotation: int = 0
+) -> LoweredLayer:
+    """As :func:`lower_layer` with tensors that have their places already; of ``tensors`` the weights and parameters count."""
+    lower = lower_array if spec.on_array(image.config) else lower_depthwise
+    return lower(spec, tensors, image, ports, first_bank=first_bank, rotation=rotation)

@@ -17,9 +17,8 @@ from tercel.sw.chunk import Chunk, Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors, as_conv, check
 from tercel.sw.layer_tensors import fits_narrow
-from tercel.sw.lowered_layer import LoweredLayer
+from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
-from tercel.sw.program import Port
 from tercel.sw.tensor_layout import Placement, ceil_div, pack_array_weights, pack_parameters, pack_thresholds
 from tercel.sw.transfer import load_words, move_tensor
 
@@ -27,11 +26,14 @@ _ALL_CHANNELS = 16
 """Threshold words between the tables of two channels."""
 
 
-def lower_array(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, first_bank: int, rotation: int) -> LoweredLayer:
+def lower_array(
+    spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, ports: LayerPorts, *, first_bank: int, rotation: int
+) -> LoweredLayer:
     """The instructions of a ``conv`` or ``linear`` layer; a ``LayerError`` where not even one band or chunk fits."""
     config = image.config
-    _check_array(spec, config)
-    layer, layer_tensors = _flatten(*as_conv(spec, tensors))
+    check_array(spec, config)
+    layer, layer_tensors = as_conv(spec, tensors)
+    layer = _flatten(layer)
     sections = layer.groups
     outputs_per_section = ceil_div(layer.out // sections, config.outputs)
     # The words of a section's last tile may lie past its channels: the next section overwrites them.
@@ -53,11 +55,9 @@ def lower_array(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, f
     )
     parts = _linear_parts(layer, layer_tensors, config, image)
     shared_table = _shared_table(layer, layer_tensors, config, image)
-    source = _flat_port(image.add_input("input", tensors.input, signed=spec.in_signed), layer.input)
-    residual = None
-    if spec.residual:
-        residual = _flat_port(image.add_input("residual", tensors.residual, signed=spec.res_signed), layer.output)
-    target = _flat_port(image.add_output("output", spec.output, signed=spec.out_signed), layer.output)
+    source = replace(ports.input, shape=layer.input)
+    residual = None if ports.residual is None else replace(ports.residual, shape=layer.output)
+    target = replace(ports.output, shape=layer.output)
     chunks = Chunks.plan(parts, sections=sections, groups=outputs_per_section)
     numbers = _numbers(layer, layer_tensors)
 
@@ -92,7 +92,8 @@ def lower_array(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, f
     return LoweredLayer(emitter=emitter, kind=spec.kind, engine="array", macs=spec.macs, digits=spec.digits)
 
 
-def _check_array(spec: LayerSpec, config: Config) -> None:
+def check_array(spec: LayerSpec, config: Config) -> None:
+    """:class:`~tercel.sw.layer_spec.LayerError` for what no cutting helps against."""
     check(
         spec.digits <= config.max_digits,
         "weight_bits",
@@ -122,18 +123,12 @@ def _check_array(spec: LayerSpec, config: Config) -> None:
             check(channels % config.lanes == 0, name, f"a multiple of lanes={config.lanes} channels in each group", channels, way_out)
 
 
-def _flatten(spec: LayerSpec, tensors: LayerTensors) -> tuple[LayerSpec, LayerTensors]:
+def _flatten(spec: LayerSpec) -> LayerSpec:
     """A pointwise layer without stride or padding on one row of all its pixels, so that only the last tile is not full."""
     if spec.kernel != (1, 1) or spec.stride != 1 or any(spec.padding):
-        return spec, tensors
+        return spec
     height, width, channels = spec.input
-    residual = tensors.residual.reshape(1, height * width, spec.out) if spec.residual else tensors.residual
-    flat = replace(tensors, input=tensors.input.reshape(1, height * width, channels), residual=residual)
-    return replace(spec, input=(1, height * width, channels), dilation=(1, 1)), flat
-
-
-def _flat_port(port: Port, shape: tuple[int, int, int]) -> Port:
-    return replace(port, shape=shape)
+    return replace(spec, input=(1, height * width, channels), dilation=(1, 1))
 
 
 def _by_section(values: Integers, spec: LayerSpec, config: Config) -> Integers:

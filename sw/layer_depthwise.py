@@ -15,7 +15,7 @@ from tercel.sw.chunk import Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_array import input_fields
 from tercel.sw.layer_spec import LayerError, LayerSpec, LayerTensors, check
-from tercel.sw.lowered_layer import LoweredLayer
+from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
 from tercel.sw.transfer import load_words, move_groups
@@ -23,10 +23,12 @@ from tercel.sw.transfer import load_words, move_groups
 _MODES = {"depthwise": Mode.CONV, "max_pool": Mode.MAX, "average_pool": Mode.AVERAGE, "linear": Mode.MATRIX_VECTOR}
 
 
-def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, first_bank: int, rotation: int) -> LoweredLayer:
+def lower_depthwise(
+    spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, ports: LayerPorts, *, first_bank: int, rotation: int
+) -> LoweredLayer:
     """The instructions of a ``depthwise``, pool or one-pixel ``linear`` layer; a ``LayerError`` if it cannot fit."""
     config = image.config
-    _check_depthwise(spec, config)
+    check_depthwise(spec, config)
     mode = _MODES[spec.kind]
     input_groups = ceil_div(spec.input[2], config.lanes)
     output_groups = ceil_div(spec.output[2], config.lanes)
@@ -35,8 +37,6 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, 
     sections = ceil_div(output_groups, slice_groups)
     parts = _linear_parts(spec, tensors, image, groups=sections * slice_groups)
     average = image.add_data("parameters", _parameters(tensors, config, channels=config.lanes)) if mode is Mode.AVERAGE else None
-    source = image.add_input("input", tensors.input, signed=spec.in_signed)
-    target = image.add_output("output", spec.output, signed=spec.out_signed)
     chunks = Chunks.plan(parts, sections=sections, groups=slice_groups)
     numbers = {
         "mode": int(mode),
@@ -75,7 +75,7 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, 
             inputs, users = plan.input_place(band)
             if band.input_rows:
                 ready += move_groups(
-                    emitter, Opcode.LOAD, source, inputs, rows=band.input_rows, columns=band.input_columns, groups=moved, after=users
+                    emitter, Opcode.LOAD, ports.input, inputs, rows=band.input_rows, columns=band.input_columns, groups=moved, after=users
                 )
             outputs, output_users = plan.output_place(band)
             computed = []
@@ -91,7 +91,14 @@ def lower_depthwise(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, 
                 computed.append(emitter.add(Opcode.DEPTHWISE, values, after=[*ready, *loads, *output_users]))
                 chunks.used(chunk, computed[-1:])
             stored = move_groups(
-                emitter, Opcode.STORE, target, outputs, rows=band.rows, columns=band.columns, groups=(first_group, count), after=computed
+                emitter,
+                Opcode.STORE,
+                ports.output,
+                outputs,
+                rows=band.rows,
+                columns=band.columns,
+                groups=(first_group, count),
+                after=computed,
             )
             plan.release(readers=computed, stores=stored)
     return LoweredLayer(emitter=emitter, kind=spec.kind, engine="depthwise", macs=spec.macs, digits=1)
@@ -124,7 +131,8 @@ def _plan(
         slices += 1
 
 
-def _check_depthwise(spec: LayerSpec, config: Config) -> None:
+def check_depthwise(spec: LayerSpec, config: Config) -> None:
+    """:class:`~tercel.sw.layer_spec.LayerError` for what no cutting helps against."""
     check(config.depthwise, "kind", "conv or linear", spec.kind, f"config {config.name} has no depthwise engine")
     check(-256 <= spec.weight_offset <= 255, "weight_offset", "in -256..255", spec.weight_offset, "the field has 9 bits")
     check(

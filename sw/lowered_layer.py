@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from tercel.sw.emitter import Emitter
-from tercel.sw.program import LayerMark
+from tercel.sw.program import LayerMark, Port
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPorts:
+    """Where a layer's tensors lie in external memory; ``residual`` is None for a layer without."""
+
+    input: Port
+    output: Port
+    residual: Port | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ class MemoryImage:
     _segments: list[Segment] = field(default_factory=list)
     _inputs: list[Port] = field(default_factory=list)
     _outputs: list[Port] = field(default_factory=list)
+    _written: list[Port] = field(default_factory=list)
     _end: int = _FIRST_ADDRESS
     _read_end: int = _FIRST_ADDRESS
 
@@ -49,8 +50,24 @@ class MemoryImage:
 
     def add_output(self, name: str, shape: tuple[int, int, int], *, signed: bool) -> Port:
         """Room for an output tensor."""
-        port = Port(name=self.prefix + name, address=self._end, shape=shape, lanes=self.config.lanes, signed=signed)
+        port = self._room(name, shape, signed=signed)
         self._outputs.append(port)
+        self._written.append(port)
+        return port
+
+    def add_tensor(self, name: str, shape: tuple[int, int, int], *, signed: bool) -> Port:
+        """Room for a tensor that is written first and read later."""
+        port = self._room(name, shape, signed=signed)
+        self._written.append(port)
+        self._read_end = port.address + port.size
+        return port
+
+    def share_output(self, port: Port) -> None:
+        """Make a tensor of :meth:`add_tensor` an output too."""
+        self._outputs.append(port)
+
+    def _room(self, name: str, shape: tuple[int, int, int], *, signed: bool) -> Port:
+        port = Port(name=self.prefix + name, address=self._end, shape=shape, lanes=self.config.lanes, signed=signed)
         self._end = _aligned(self._end + port.size)
         return port
 
@@ -63,8 +80,8 @@ class MemoryImage:
             program_base=self._end,
             read_base=_FIRST_ADDRESS,
             read_end=self._read_end,
-            write_base=min(port.address for port in self._outputs),
-            write_end=max(port.address + port.size for port in self._outputs),
+            write_base=min(port.address for port in self._written),
+            write_end=max(port.address + port.size for port in self._written),
             memory_bytes=_aligned(self._end + len(instructions) * INSTRUCTION_BYTES),
             inputs=tuple(self._inputs),
             outputs=tuple(self._outputs),

@@ -91,7 +91,7 @@ CASES = [
     ({"config_hash": "00000000"}, rf"^config_hash must be {SMALL.hash:08x}, not 00000000 \(the file is damaged\)$"),
     ({"config": {"pixels": 7}}, r"^config fields must be \['array_depth', .*\], not \['pixels'\] \(the file is damaged\)$"),
     ({"segments": []}, r"^segments must be 0 bytes, not \d+ bytes \(the file is damaged\)$"),
-    ({"memory_bytes": 100}, r"^segment weights must lie in 0\.\.100, not at 256$"),
+    ({"memory_bytes": 100}, r"^segment input must lie in 0\.\.100, not at 256$"),
     ({"outputs": None}, r"^manifest\.json must describe a program, but 'outputs' is missing or of another type \(compile it again\)$"),
     ({"marks": [{"first": 0}]}, r"^manifest\.json must describe a program, but 'instructions' is missing or of another type \(.*\)$"),
 ]

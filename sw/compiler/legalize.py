@@ -1,0 +1,71 @@
+"""First pass: sums that fit 18 bits are marked narrow, and what no cutting helps against is refused."""
+
+from dataclasses import replace
+
+from tercel.hw.config import Config
+from tercel.sw.compiler.fit import FitError
+from tercel.sw.graph.bounds import sum_bounds
+from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode
+from tercel.sw.layer_array import check_array
+from tercel.sw.layer_depthwise import check_depthwise
+from tercel.sw.layer_spec import LayerError, check
+
+NARROW_BITS = 18
+
+
+def legalize(graph: IntegerGraph, config: Config) -> IntegerGraph:
+    """The graph with ``narrow`` decided in every layer; :class:`FitError` with all layers that the machine lacks something for."""
+    problems = []
+    nodes = []
+    for node in graph.nodes:
+        try:
+            if isinstance(node, LayerNode):
+                _check_layer(node, config)
+                nodes.append(replace(node, spec=replace(node.spec, narrow=_is_narrow(node, config))))
+            else:
+                _check_concat(node, graph, config)
+                nodes.append(node)
+        except LayerError as error:
+            problems.append(f"{node.name}: {error}")
+    if problems:
+        raise FitError(problems)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _is_narrow(layer: LayerNode, config: Config) -> bool:
+    spec = layer.spec
+    if not spec.on_array(config) or spec.thresholds or spec.residual:
+        return False
+    least, most = sum_bounds(layer)
+    half = 1 << NARROW_BITS - 1
+    return bool(least.min() >= -half and most.max() < half)
+
+
+def _check_layer(layer: LayerNode, config: Config) -> None:
+    spec, machine = layer.spec, f"config {config.name}"
+    if spec.on_array(config):
+        check_array(replace(spec, narrow=None), config)
+        if config.digit_set == "ternary" and layer.weights.size:
+            low, high = int(layer.weights.min()), int(layer.weights.max())
+            check(low >= -1 and high <= 1, "weights", "in -1..1", f"{low}..{high}", f"{machine} has ternary digits")
+    else:
+        check_depthwise(replace(spec, narrow=None), config)
+    check(
+        not layer.multipliers.size or config.per_channel_multiplier,
+        "multipliers",
+        "one a layer",
+        f"one for each of {layer.multipliers.size} channels",
+        f"{machine} stores none a channel; take scales that differ by powers of two, or per_channel_multiplier=True",
+    )
+
+
+def _check_concat(node: ConcatNode, graph: IntegerGraph, config: Config) -> None:
+    for name in node.inputs[:-1]:
+        channels = graph.tensors[name].shape[2]
+        check(
+            channels % config.lanes == 0,
+            f"channels of {name}",
+            f"a multiple of lanes={config.lanes}",
+            channels,
+            "only the last tensor of a concatenation may end within a word; pad the channels",
+        )
