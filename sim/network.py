@@ -123,8 +123,8 @@ class CompiledNetwork:
         inputs = input_codes(self.graph, x)
         if layers is not None:
             part, inputs = self.part(layers, inputs)
-            return part._result(part._execute(inputs, on=on, progress=progress))
-        return self._result(self._execute(inputs, on=on, progress=progress))
+            return part.result(part._execute(inputs, on=on, progress=progress))
+        return self.result(self._execute(inputs, on=on, progress=progress))
 
     def part(self, pattern: str, inputs: dict[str, Integers], *, keep: Sequence[str] = ()) -> tuple["CompiledNetwork", dict[str, Integers]]:
         """The layers that match a pattern as a network of their own, and the codes that enter it when ``inputs`` enter the whole one."""
@@ -164,7 +164,8 @@ class CompiledNetwork:
         cycles = self.profile.cycles if on == "verilator" else 0
         return execute_program(self.program, inputs, on=on, options=self.options, expected_cycles=cycles, progress=progress)
 
-    def _result(self, execution: Execution) -> NetworkResult:
+    def result(self, execution: Execution) -> NetworkResult:
+        """What an execution of this network means to its user."""
         codes = {name: execution.tensors[name] for name in self.graph.outputs}
         return NetworkResult(
             on=execution.on,

@@ -8,8 +8,9 @@ from tercel.sw.program import Program
 
 
 def trace_events(program: Program, estimate: Estimate) -> dict[str, Any]:
-    """The estimated timeline as a Chrome trace object; a microsecond stands for a cycle."""
+    """The estimated timeline as a Chrome trace object; a microsecond stands for a cycle. Slices are called after their layer."""
     instructions = program.instructions()
+    layers = {index: mark.name for mark in program.marks for index in mark.indices()}
     events: list[dict[str, Any]] = [
         {"ph": "M", "pid": 0, "tid": int(engine), "name": "thread_name", "args": {"name": engine.name.lower()}} for engine in Engine
     ]
@@ -23,8 +24,8 @@ def trace_events(program: Program, estimate: Estimate) -> dict[str, Any]:
                 "tid": int(span.engine),
                 "ts": span.start,
                 "dur": max(span.free - span.start, 1),
-                "name": f"{span.index} {opcode.name}",
-                "args": shown | {"landed": span.landed},
+                "name": f"{layers.get(span.index, 'no layer')} {opcode.name.lower()}",
+                "args": {"instruction": span.index} | shown | {"landed": span.landed},
             }
         )
     return {"traceEvents": events, "otherData": {"config": program.config.name, "source": "cycle model"}}

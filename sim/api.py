@@ -1,0 +1,75 @@
+"""The functions behind ``import tercel``."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tercel.hw.config import BASE, Config
+from tercel.sim.compare import CodeComparison
+from tercel.sim.execution import MachineOptions, Progress
+from tercel.sim.network import CompiledNetwork
+from tercel.sw.compiler import compile_graph
+from tercel.sw.graph.integer_graph import IntegerGraph
+from tercel.sw.image_format import ImageFormat
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def compile_network(
+    network: "ExportedProgram | IntegerGraph",
+    *,
+    config: Config = BASE,
+    keep: Sequence[str] = (),
+    strict: bool = False,
+    allow_host: Sequence[str] = (),
+    image_format: ImageFormat | None = None,
+    options: MachineOptions = MachineOptions(),
+    progress: Progress | None = None,
+) -> CompiledNetwork:
+    """Compile a quantized network for a machine.
+
+    Parameters
+    ----------
+    network
+        What :func:`~tercel.sw.quantize.quantize` returns, any other captured graph with quantize and dequantize ops, or an integer graph.
+    config
+        The machine.
+    keep
+        Patterns of layer names whose outputs the program stores too.
+    strict, allow_host
+        See :func:`~tercel.sw.importer.import_exported`.
+    image_format
+        How photographs become the input, stored with the program.
+    options
+        The memory that schedules and estimates assume.
+    progress
+        See :data:`~tercel.sim.execution.Progress`.
+
+    Raises
+    ------
+    UnsupportedError
+        The network holds operators that the machine lacks; all of them in one error.
+    FitError
+        A layer does not fit the machine's memories.
+    """
+    graph = network
+    if not isinstance(graph, IntegerGraph):
+        from tercel.sw.importer import import_exported  # noqa: PLC0415 (imports torch)
+
+        graph = import_exported(graph, config=config, strict=strict, allow_host=allow_host).graph
+    program = compile_graph(graph, config, keep=keep, memory_latency=options.memory_latency, progress=progress)
+    return CompiledNetwork(replace(program, image_format=image_format), options=options)
+
+
+def load_network(path: Path | str) -> CompiledNetwork:
+    """Read a compiled network from a ``.tnpu`` file."""
+    return CompiledNetwork.load(path)
+
+
+def compare_network(
+    network: CompiledNetwork, x: Any, first: str = "golden", second: str = "verilator", *, layers: str | None = None
+) -> CodeComparison:
+    """As :meth:`~tercel.sim.network.CompiledNetwork.compare`."""
+    return network.compare(x, first, second, layers=layers)

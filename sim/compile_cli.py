@@ -1,0 +1,105 @@
+"""``tercel compile`` and ``tercel explain``: a quantized network for a machine."""
+
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tercel.sim.execution import MachineOptions
+from tercel.sim.network import CompiledNetwork
+from tercel.sim.parse import parse_config
+from tercel.sim.progress import progress_bars
+from tercel.sim.quantized_file import load_quantized_file
+
+if TYPE_CHECKING:
+    from tercel.sw.importer import OperatorReport
+
+UNSUPPORTED = 3
+"""Exit code when the machine lacks an operator."""
+
+QuantizedFile = Annotated[Path, typer.Argument(help="a .tq file, or a .pt2 file with quantize and dequantize ops")]
+ConfigName = Annotated[str, typer.Option(help="named config: tiny, small, base, large")]
+MemoryBytes = Annotated[int | None, typer.Option(help="memory port width in bytes, in place of the config's")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def compile_command(
+    network: QuantizedFile,
+    *,
+    config: ConfigName = "base",
+    memory_bytes: MemoryBytes = None,
+    memory_latency: Annotated[int, typer.Option(min=1, help="cycles from a memory request to its answer")] = 8,
+    keep: Annotated[list[str] | None, typer.Option(help="store the outputs of matching layers too; several times for more")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="refuse what differs from the numeric contract in the last bit")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the program to write (.tnpu)")],
+    json: Json = False,
+) -> None:
+    """Compile a quantized network. Example: tercel compile mnv2.tq --config base -o mnv2.tnpu."""
+    from tercel.sim.api import compile_network  # noqa: PLC0415
+
+    machine = parse_config(config, memory_bytes)
+    with progress_bars() as progress:
+        progress("read the network", 0, 0)
+        loaded = load_quantized_file(network)
+        compiled = compile_network(
+            loaded.program,
+            config=machine,
+            keep=keep or (),
+            strict=strict,
+            image_format=loaded.image_format,
+            options=MachineOptions(memory_latency=memory_latency),
+            progress=progress,
+        )
+        progress("estimate the cycles", 0, 0)
+        compiled.save(output)
+        facts = _facts(compiled)
+    if json:
+        typer.echo(dumps(facts, indent=2))
+    else:
+        typer.echo(
+            f"{output}: {facts['layers']} layers, {facts['instructions']} instructions, {facts['macs'] / 1e6:.2f} M MACs, "
+            f"{facts['cycles']} cycles by the cycle model on {machine.name}, {100 * facts['utilization']:.1f} % of its lane-cycles used"
+        )
+
+
+def explain_command(
+    network: QuantizedFile, *, config: ConfigName = "base", memory_bytes: MemoryBytes = None, json: Json = False
+) -> None:
+    """Show what becomes of each operator; exit code 3 if one is rejected. Example: tercel explain mnv2.tq --config base."""
+    machine = parse_config(config, memory_bytes)
+    with progress_bars() as progress:
+        progress("read the network", 0, 0)
+        from tercel.sw.importer import explain  # noqa: PLC0415 (imports torch)
+
+        operators = explain(load_quantized_file(network).program, config=machine)
+    if json:
+        typer.echo(dumps([asdict(operator) for operator in operators], indent=2, default=str))
+    else:
+        Console().print(_operator_table(operators, title=f"{network.name} on {machine.name}"))
+    if any(operator.verdict == "rejected" for operator in operators):
+        raise typer.Exit(UNSUPPORTED)
+
+
+def _facts(network: CompiledNetwork) -> dict[str, int | float]:
+    return {
+        "layers": len(list(network.graph.layers())),
+        "instructions": len(network.program.words),
+        "macs": network.profile.macs,
+        "cycles": network.profile.cycles,
+        "utilization": network.profile.utilization,
+        "bytes": network.program.memory_bytes,
+    }
+
+
+def _operator_table(operators: "tuple[OperatorReport, ...]", *, title: str) -> Table:
+    counts = {verdict: sum(operator.verdict == verdict for operator in operators) for verdict in ("placed", "fused", "host", "rejected")}
+    table = Table("name", "operator", "verdict", "reason", "source", title=title)
+    for operator in operators:
+        style = {"rejected": "bold red", "host": "yellow"}.get(operator.verdict)
+        table.add_row(operator.name, operator.operator, operator.verdict, operator.reason, operator.source, style=style)
+    table.caption = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return table

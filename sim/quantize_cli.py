@@ -1,0 +1,114 @@
+"""``tercel quantize`` and ``tercel schemes``: a trained network to low-bit weights."""
+
+from dataclasses import fields
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tercel.sim.parse import UsageError
+from tercel.sim.progress import progress_bars
+from tercel.sim.quantized_file import save_quantized_file
+from tercel.sw import zoo
+from tercel.sw.images import image_batches, image_files
+
+if TYPE_CHECKING:
+    from tercel.sw.zoo.network import ImageNetwork
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+_BATCH = 16
+
+
+def quantize_command(
+    network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}")],
+    *,
+    weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: those that come with the package, if any")] = None,
+    calibrate: Annotated[Path, typer.Option(help="folder of photographs, or an .npy of normalized NCHW floats")],
+    scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
+    bits: Annotated[list[str] | None, typer.Option(help="weight bits, N for all or PATTERN=N for layers; several times for more")] = None,
+    bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
+    images: Annotated[int, typer.Option(min=1, help="calibration images, at most")] = 128,
+    resize: Annotated[bool, typer.Option("--resize", help="bring photographs to the network's size")] = False,
+    width: Annotated[float | None, typer.Option(help="the network's width multiplier")] = None,
+    size: Annotated[int | None, typer.Option(help="side of its input")] = None,
+    classes: Annotated[int | None, typer.Option(help="its classes")] = None,
+    padding: Annotated[str | None, typer.Option(help="symmetric or tensorflow")] = None,
+    normalization: Annotated[str | None, typer.Option(help="imagenet or unit")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the quantized network to write (.tq)")],
+    json: Json = False,
+) -> None:
+    """Quantize a network. Example: tercel quantize mobilenet_v2 --weights w.pth --calibrate images/ --scheme shift8 -o mnv2.tq."""
+    options = {"width": width, "size": size, "classes": classes, "padding": padding, "normalization": normalization}
+    given = {name: value for name, value in options.items() if value is not None}
+    with progress_bars() as progress:
+        progress("read the network", 0, 0)
+        model = load_model(network, weights, given)
+        from tercel.sw.quantize import quantize  # noqa: PLC0415 (imports torch)
+
+        batches = list(_calibration(calibrate, model, images=images, resize=resize))
+        program = quantize(
+            model,
+            calibration=batches,
+            scheme=scheme,
+            bits=parse_bits(bits or []),
+            bias_correction=bias_correction,
+            progress=progress,
+        )
+        progress("write", 0, 0)
+        save_quantized_file(program, output, image_format=model.image_format)
+    count = sum(len(batch) for batch in batches)
+    if json:
+        typer.echo(dumps({"network": network, "scheme": scheme, "calibration_images": count, "output": str(output)}, indent=2))
+    else:
+        typer.echo(f"{output}: {network}, {scheme}, calibrated on {count} images")
+
+
+def schemes_command(*, json: Json = False) -> None:
+    """List the schemes by which weights get their scales."""
+    from tercel.sw.quantize import SCHEMES  # noqa: PLC0415
+
+    if json:
+        listed = {name: {field.name: getattr(scheme, field.name) for field in fields(scheme)} for name, scheme in SCHEMES.items()}
+        typer.echo(dumps(listed, indent=2, default=str))
+        return
+    table = Table("scheme", "weight bits", "scales")
+    for name, scheme in SCHEMES.items():
+        table.add_row(name, f"{scheme.bits}", scheme.summary)
+    Console().print(table)
+
+
+def load_model(network: str, weights: Path | None, options: dict[str, Any]) -> "ImageNetwork":
+    """A network of the zoo with trained weights."""
+    model = zoo.build(network, **options)
+    path = weights or zoo.shipped_weights(network)
+    if path is None:
+        raise UsageError(f"weights must be given for {network}, not left out (a file with its trained parameters)")
+    zoo.load_weights(model, path)
+    return model
+
+
+def parse_bits(texts: list[str]) -> int | dict[str, int] | None:
+    """``8``, or ``features.3*=4`` any number of times; None for nothing."""
+    if not texts:
+        return None
+    try:
+        if len(texts) == 1 and "=" not in texts[0]:
+            return int(texts[0])
+        pairs = [text.rsplit("=", 1) if "=" in text else ["*", text] for text in texts]
+        return {pattern: int(number) for pattern, number in pairs}
+    except ValueError:
+        raise UsageError(f"bits must be N or PATTERN=N, not {', '.join(texts)!r} (for example 4, or 'features.0*=8')") from None
+
+
+def _calibration(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> Any:
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    if path.suffix == ".npy":
+        values = np.load(path, allow_pickle=False)[:images]
+        return (torch.from_numpy(values[start : start + _BATCH]).float() for start in range(0, len(values), _BATCH))
+    return image_batches(image_files(path)[:images], image_format=model.image_format, batch=_BATCH, resize=resize)

@@ -1,0 +1,57 @@
+"""``tercel report``: a page about a compiled network."""
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from tercel.sim.progress import progress_bars
+from tercel.sim.run_cli import MemoryEfficiency, MemoryLatency, ProgramFile, open_network
+
+Json = Annotated[bool, typer.Option("--json", help="print the report's figures as JSON")]
+
+
+def report_command(
+    program: ProgramFile,
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="the page to write (.html)")] = None,
+    run: Annotated[bool, typer.Option("--run", help="run the RTL and show its cycles and counters")] = False,
+    clock_mhz: Annotated[float | None, typer.Option(min=0.001, help="state frames a second at this clock")] = None,
+    quantized: Annotated[Path | None, typer.Option(help="the .tq file, to list what became of each operator")] = None,
+    memory_latency: MemoryLatency = 8,
+    memory_efficiency: MemoryEfficiency = 1.0,
+    json: Json = False,
+) -> None:
+    """Write a page with tables and plots of a compiled network. Example: tercel report mnv2.tnpu -o report.html --run."""
+    from tercel.sim.report import write_report  # noqa: PLC0415
+
+    network = open_network(program, memory_latency=memory_latency, memory_efficiency=memory_efficiency)
+    measured = None
+    with progress_bars() as progress:
+        if run:
+            # The cycles do not depend on the data.
+            shapes = {name: network.graph.tensors[name] for name in network.graph.inputs}
+            x = {name: np.full((1, *tensor.shape), tensor.zero_point, dtype=np.int64) for name, tensor in shapes.items()}
+            measured = network.run(x, on="verilator", progress=progress)
+        operators = ()
+        if quantized is not None:
+            progress("read the network", 0, 0)
+            from tercel.sim.quantized_file import load_quantized_file  # noqa: PLC0415
+            from tercel.sw.importer import explain  # noqa: PLC0415 (imports torch)
+
+            operators = explain(load_quantized_file(quantized).program, config=network.config)
+        written: tuple[Path, ...] = ()
+        if output is not None:
+            progress("draw", 0, 0)
+            written = write_report(network, output, title=program.stem, clock_mhz=clock_mhz, measured=measured, operators=operators)
+    if json:
+        figures = network.profile.as_json()
+        if measured is not None:
+            figures |= {"rtl_cycles": measured.cycles, "counters": measured.counters}
+        if clock_mhz is not None:
+            figures["frames_per_second"] = clock_mhz * 1e6 / ((measured and measured.cycles) or network.profile.cycles)
+        typer.echo(dumps(figures, indent=2))
+    for path in () if json else written:
+        typer.echo(f"{path}")
