@@ -6,7 +6,7 @@ from tercel.sw.zoo.mobilenet_v2 import MobileNetV2
 
 
 def digits() -> MobileNetV2:
-    """Make the network: 16x16 grey images, ten classes, 8 blocks' worth of layers with two residual adds, channels in multiples of 8."""
+    """Make the network: 16x16 grey images, ten classes, five inverted residuals of which three add, channels in multiples of 8."""
     return MobileNetV2(
         stem_channels=16,
         stem_stride=1,
