@@ -1,13 +1,13 @@
 """The functions behind ``import tercel``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercel.hw.config import BASE, Config
 from tercel.sim.compare import CodeComparison
-from tercel.sim.execution import MachineOptions, Progress
+from tercel.sim.execution import DEFAULT_OPTIONS, MachineOptions, Progress
 from tercel.sim.network import CompiledNetwork
 from tercel.sw.compiler import compile_graph
 from tercel.sw.graph.integer_graph import IntegerGraph
@@ -25,7 +25,7 @@ def compile_network(
     strict: bool = False,
     allow_host: Sequence[str] = (),
     image_format: ImageFormat | None = None,
-    options: MachineOptions = MachineOptions(),
+    options: MachineOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
 ) -> CompiledNetwork:
     """Compile a quantized network for a machine.
@@ -56,11 +56,15 @@ def compile_network(
     """
     graph = network
     if not isinstance(graph, IntegerGraph):
-        from tercel.sw.importer import import_exported  # noqa: PLC0415 (imports torch)
+        from tercel.sw.importer import import_exported
 
         graph = import_exported(graph, config=config, strict=strict, allow_host=allow_host).graph
-    program = compile_graph(graph, config, keep=keep, memory_latency=options.memory_latency, progress=progress)
+    program = compile_graph(graph, config, keep=keep, memory_latency=options.memory_latency, progress=_steps(progress))
     return CompiledNetwork(replace(program, image_format=image_format), options=options)
+
+
+def _steps(progress: Progress | None) -> Callable[[str], None] | None:
+    return None if progress is None else lambda step: progress(f"compile: {step}", 0, 0)
 
 
 def load_network(path: Path | str) -> CompiledNetwork:

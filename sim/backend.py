@@ -186,7 +186,7 @@ class VerilatorBackend:
         self._prepare(config)
 
     def _prepare(self, config: Config) -> tuple[Simulation, tuple[str, ...]]:
-        from tercel.hw.npu import counter_names  # noqa: PLC0415 (imports the whole gateware, which the golden model does not need)
+        from tercel.hw.npu import counter_names
 
         if config.hash not in self._simulations:
             path = build_simulation(config, trace=self._trace is not None, report=self._report)

@@ -1,7 +1,12 @@
-"""The command line. Exit codes: 0 done, 1 a comparison failed, 2 wrong usage or input, 5 a tool is missing or failed."""
+"""The command line.
+
+Exit codes: 0 done, 1 a comparison failed, 2 wrong usage or input, 3 the machine lacks an operator, 4 the network does not fit the machine,
+5 a tool is missing or failed, 6 a run ended with a fault, 70 an error in Tercel itself.
+"""
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from json import dumps
@@ -11,27 +16,40 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tercel.hw.config import ConfigError
-from tercel.hw.isa import IsaError
 from tercel.sim import layer_cli
+from tercel.sim.compile_cli import compile_command, explain_command
+from tercel.sim.demo_cli import demo_command
 from tercel.sim.doctor import examine, exit_code, findings_json, findings_table
-from tercel.sim.parse import UsageError
+from tercel.sim.quantize_cli import quantize_command, schemes_command
+from tercel.sim.report_cli import report_command
+from tercel.sim.run_cli import compare_command, run_command
 from tercel.sim.simulation_speed import speed_command
-from tercel.sim.toolchain import ToolError
 from tercel.sim.utilization import utilization
 from tercel.sim.verify_cli import verify_command
-from tercel.sim.verilator.model import SimulationError
-from tercel.sw.assembly import AssemblyError, disassemble
-from tercel.sw.layer_spec import LayerError
-from tercel.sw.program import Program, ProgramError
+from tercel.sw.assembly import disassemble
+from tercel.sw.program import Program
 from tercel.sw.reference_page import reference_page
 
-FAILED, USAGE, TOOL_MISSING, INTERRUPTED = 1, 2, 5, 130
+FAILED, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
+
+EXIT_CODES = {"SimulationError": FAILED, "UnsupportedError": 3, "FitError": 4, "ToolError": 5, "DeviceError": 6}
+"""Of our own kinds of errors by class name; all others mean wrong usage or input."""
+
+TRACEBACK = "TERCEL_TRACEBACK"
+"""Environment variable that lets errors in Tercel itself through with their traceback."""
 
 EXTENSIONS = ("tercel.boards.commands",)
 """Modules further out that add commands of their own with ``register(app)``, where they exist."""
 
 app = typer.Typer(help="Tercel: a low-bit NPU, its simulators and tools.", no_args_is_help=True, add_completion=False)
+app.command("demo")(demo_command)
+app.command("quantize")(quantize_command)
+app.command("schemes")(schemes_command)
+app.command("explain")(explain_command)
+app.command("compile")(compile_command)
+app.command("run")(run_command)
+app.command("compare")(compare_command)
+app.command("report")(report_command)
 app.add_typer(layer_cli.app, name="layer", no_args_is_help=True)
 app.command("verify")(verify_command)
 app.command()(utilization)
@@ -74,12 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended.code if isinstance(ended.code, int) else FAILED if ended.code else 0
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except ToolError as error:
-        return _fail(error, TOOL_MISSING)
-    except SimulationError as error:
-        return _fail(error, FAILED)
-    except (ConfigError, LayerError, ProgramError, AssemblyError, IsaError, UsageError, OSError) as error:
+    except OSError as error:
         return _fail(error, USAGE)
+    except Exception as error:
+        if not type(error).__module__.startswith("tercel."):
+            if os.environ.get(TRACEBACK):
+                raise
+            return _fail(f"error in Tercel itself: {type(error).__name__}: {error} ({TRACEBACK}=1 shows where; please report it)", INTERNAL)
+        return _fail(error, next((EXIT_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in EXIT_CODES), USAGE))
     return 0
 
 

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Mismatch:
-    """A code that differs. ``pixel`` counts row by row; ``tile`` is ``pixel // P``, as the array takes the pixels of a pointwise layer."""
+    """A code that differs. ``pixel`` counts row by row; ``tile`` is ``pixel // P``, as the array takes a pointwise layer's pixels."""
 
     layer: str
     tensor: str
@@ -94,7 +94,7 @@ class TensorNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatComparison:
-    """Two executions of a network in floating point; the first is the signal. ``agreement`` is the share of images, 0..1, of equal top-1."""
+    """Two executions of a network in floating point; the first is the signal. ``agreement``: share of images, 0..1, of equal top-1."""
 
     names: tuple[str, str]
     tensors: tuple[TensorNoise, ...]
@@ -162,9 +162,8 @@ def compare_floats(
         signal, other = np.asarray(first[tensor], dtype=np.float64), np.asarray(second[tensor], dtype=np.float64)
         largest = float(np.abs(other - signal).max(initial=0.0))
         tensors.append(TensorNoise(layer=layer, tensor=tensor, sqnr=sqnr(signal, other), largest=largest))
-    last = graph.outputs[0]
-    top = [_batched(np.asarray(values[last])).reshape(len(_batched(np.asarray(values[last]))), -1).argmax(axis=1) for values in (first, second)]
-    return FloatComparison(names=names, tensors=tuple(tensors), agreement=float(np.mean(top[0] == top[1])))
+    one, other = (_classes(values[graph.outputs[0]]) for values in (first, second))
+    return FloatComparison(names=names, tensors=tuple(tensors), agreement=float(np.mean(one == other)))
 
 
 def sqnr(signal: Floats, other: Floats) -> float:
@@ -174,6 +173,11 @@ def sqnr(signal: Floats, other: Floats) -> float:
     if noise == 0:
         return float("inf")
     return float(10 * np.log10(power / noise)) if power else float("-inf")
+
+
+def _classes(values: Floats) -> npt.NDArray[np.intp]:
+    batched = _batched(np.asarray(values))
+    return np.asarray(batched.reshape(len(batched), -1).argmax(axis=1))
 
 
 def _shared(graph: IntegerGraph, first: Mapping[str, Any], second: Mapping[str, Any]) -> Sequence[tuple[str, str]]:

@@ -3,20 +3,17 @@
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from tercel.sim.execution import MachineOptions
 from tercel.sim.network import CompiledNetwork
+from tercel.sim.operator_table import operator_table
 from tercel.sim.parse import parse_config
 from tercel.sim.progress import progress_bars
 from tercel.sim.quantized_file import load_quantized_file
-
-if TYPE_CHECKING:
-    from tercel.sw.importer import OperatorReport
 
 UNSUPPORTED = 3
 """Exit code when the machine lacks an operator."""
@@ -39,7 +36,7 @@ def compile_command(
     json: Json = False,
 ) -> None:
     """Compile a quantized network. Example: tercel compile mnv2.tq --config base -o mnv2.tnpu."""
-    from tercel.sim.api import compile_network  # noqa: PLC0415
+    from tercel.sim.api import compile_network
 
     machine = parse_config(config, memory_bytes)
     with progress_bars() as progress:
@@ -73,13 +70,13 @@ def explain_command(
     machine = parse_config(config, memory_bytes)
     with progress_bars() as progress:
         progress("read the network", 0, 0)
-        from tercel.sw.importer import explain  # noqa: PLC0415 (imports torch)
+        from tercel.sw.importer import explain
 
         operators = explain(load_quantized_file(network).program, config=machine)
     if json:
         typer.echo(dumps([asdict(operator) for operator in operators], indent=2, default=str))
     else:
-        Console().print(_operator_table(operators, title=f"{network.name} on {machine.name}"))
+        Console().print(operator_table(operators, title=f"{network.name} on {machine.name}"))
     if any(operator.verdict == "rejected" for operator in operators):
         raise typer.Exit(UNSUPPORTED)
 
@@ -93,13 +90,3 @@ def _facts(network: CompiledNetwork) -> dict[str, int | float]:
         "utilization": network.profile.utilization,
         "bytes": network.program.memory_bytes,
     }
-
-
-def _operator_table(operators: "tuple[OperatorReport, ...]", *, title: str) -> Table:
-    counts = {verdict: sum(operator.verdict == verdict for operator in operators) for verdict in ("placed", "fused", "host", "rejected")}
-    table = Table("name", "operator", "verdict", "reason", "source", title=title)
-    for operator in operators:
-        style = {"rejected": "bold red", "host": "yellow"}.get(operator.verdict)
-        table.add_row(operator.name, operator.operator, operator.verdict, operator.reason, operator.source, style=style)
-    table.caption = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return table

@@ -10,7 +10,7 @@ import numpy as np
 from tercel.hw.config import Config
 from tercel.sim.api import compile_network
 from tercel.sim.execution import Execution, Progress, execute_program, execute_reference
-from tercel.sim.network import CompiledNetwork, NetworkResult
+from tercel.sim.network import CompiledNetwork
 from tercel.sim.report import write_report
 from tercel.sim.tensors import input_codes, output_values
 from tercel.sw.layer_spec import Integers
@@ -36,7 +36,7 @@ RTL_IMAGES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class WidthResult:
-    """One width's figures. Accuracies are shares, 0..1, of the test images; ``golden_equal`` and ``rtl_equal`` count images with equal codes."""
+    """One width's figures. ``accuracy`` is a share, 0..1, of the test images; the others count images, and those with equal codes."""
 
     name: str
     accuracy: float
@@ -88,11 +88,11 @@ def run_demo(
     progress
         See :data:`~tercel.sim.execution.Progress`.
     """
-    import torch  # noqa: PLC0415 (slow to import)
+    import torch
 
-    from tercel.sw import zoo  # noqa: PLC0415
-    from tercel.sw.quantize import quantize  # noqa: PLC0415
-    from tercel.sw.zoo.digits_data import digits_part  # noqa: PLC0415
+    from tercel.sw import zoo
+    from tercel.sw.quantize import quantize
+    from tercel.sw.zoo.digits_data import digits_part
 
     notify = progress or (lambda *_: None)
     folder.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,9 @@ class MachineOptions:
     memory_efficiency: float = 1.0
 
 
+DEFAULT_OPTIONS = MachineOptions()
+
+
 def execute_reference(graph: IntegerGraph, inputs: Mapping[str, Integers]) -> Execution:
     """Every tensor of the graph, from NumPy; ``inputs`` are batched codes."""
     tensors = run_reference(graph, inputs, keep=True)
@@ -72,7 +75,7 @@ def execute_program(
     inputs: Mapping[str, Integers],
     *,
     on: str,
-    options: MachineOptions = MachineOptions(),
+    options: MachineOptions = DEFAULT_OPTIONS,
     expected_cycles: int = 0,
     progress: Progress | None = None,
 ) -> Execution:
@@ -113,7 +116,7 @@ def execute_program(
     seconds = 0.0
     counters: dict[str, int] = {}
     try:
-        for done in range(batch):  # noqa: B007 (the progress of the simulation reads it)
+        for done in range(batch):
             result = backend.run(program, inputs={name: codes[done] for name, codes in inputs.items()})
             if result.fault is not Fault.NONE:
                 raise DeviceError(_describe_fault(program, on, result.fault, result.fault_index))

@@ -32,7 +32,7 @@ def read_input(paths: Sequence[Path], graph: IntegerGraph, *, image_format: Imag
     """
     if any(path.suffix in ARRAYS for path in paths):
         return _read_array(paths)
-    from tercel.sw.images import image_files, read_images  # noqa: PLC0415 (needs Pillow, which arrays do not)
+    from tercel.sw.images import image_files, read_images
 
     if image_format is None:
         raise UsageError(
@@ -61,5 +61,6 @@ def _read_array(paths: Sequence[Path]) -> Any:
     try:
         loaded = np.load(paths[0], allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"input must be an array file, but {paths[0]} is not: {str(error).splitlines()[0]} (write it with numpy.save)") from error
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"input must be an array file, but {paths[0]} is not: {reason} (write it with numpy.save)") from error
     return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}

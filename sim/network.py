@@ -1,7 +1,7 @@
 """A compiled network: run it, compare its executions, account for its cycles, report on it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from tercel.hw.config import Config
 from tercel.sim.compare import CodeComparison, compare_codes
-from tercel.sim.execution import Execution, MachineOptions, Progress, execute_program, execute_reference
+from tercel.sim.execution import DEFAULT_OPTIONS, Execution, MachineOptions, Progress, execute_program, execute_reference
 from tercel.sim.profile import LayerProfile, Profile, profile
 from tercel.sim.tensors import Floats, input_codes, output_values
 from tercel.sw.compiler import compile_graph
@@ -67,7 +67,7 @@ class CompiledNetwork:
         The memory that estimates and simulations assume.
     """
 
-    def __init__(self, program: Program, *, options: MachineOptions = MachineOptions()) -> None:
+    def __init__(self, program: Program, *, options: MachineOptions = DEFAULT_OPTIONS) -> None:
         if program.graph is None:
             raise ProgramError("program must hold the graph of a network, not instructions alone (compile it from a network)")
         self.program = program
@@ -95,7 +95,8 @@ class CompiledNetwork:
 
     def __repr__(self) -> str:
         layers = sum(1 for _ in self.graph.layers())
-        return f"CompiledNetwork({layers} layers, {self.graph.macs} MACs, {len(self.program.words)} instructions, config {self.config.name})"
+        size = f"{layers} layers, {self.graph.macs} MACs, {len(self.program.words)} instructions"
+        return f"CompiledNetwork({size}, config {self.config.name})"
 
     def run(self, x: Any, *, on: str = "golden", layers: str | None = None, progress: Progress | None = None) -> NetworkResult:
         """Run a batch.
@@ -126,7 +127,9 @@ class CompiledNetwork:
             return part.result(part._execute(inputs, on=on, progress=progress))
         return self.result(self._execute(inputs, on=on, progress=progress))
 
-    def part(self, pattern: str, inputs: dict[str, Integers], *, keep: Sequence[str] = ()) -> tuple["CompiledNetwork", dict[str, Integers]]:
+    def part(
+        self, pattern: str, inputs: dict[str, Integers], *, keep: Sequence[str] = ()
+    ) -> tuple["CompiledNetwork", dict[str, Integers]]:
         """The layers that match a pattern as a network of their own, and the codes that enter it when ``inputs`` enter the whole one."""
         graph = select_layers(self.graph, pattern)
         tensors = execute_reference(self.graph, inputs).tensors
@@ -152,7 +155,9 @@ class CompiledNetwork:
         image = whole.mismatch.image
         inspected, one = self.part("*", {name: codes[image : image + 1] for name, codes in inputs.items()}, keep=("*",))
         found = inspected._compare(one, names, progress)
-        return whole if found.equal else found
+        if found.mismatch is None:  # only the program as it stands differs, not a new one with every tensor stored
+            return whole
+        return replace(found, mismatch=replace(found.mismatch, image=image))
 
     def _compare(self, inputs: dict[str, Integers], names: tuple[str, str], progress: Progress | None) -> CodeComparison:
         first, second = (self._execute(inputs, on=name, progress=progress).tensors for name in names)

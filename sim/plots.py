@@ -72,7 +72,7 @@ def roofline(profile: Profile) -> "Figure":
                 zorder=3,
             )
         axes.set(xscale="log", yscale="log", ylabel="MACs a cycle", title="Roofline")
-        axes.set_xlabel("MACs a byte of external memory. Circle: array, diamond: depthwise engine; area: share of the cycles; number: layer")
+        axes.set_xlabel("MACs a byte of memory traffic. Circle: array, diamond: depthwise engine; area: share of the cycles; number: layer")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlim(left, right)
@@ -167,7 +167,7 @@ def lost_lane_cycles(accounts: Mapping[str, LaneCycles], *, source: str) -> "Fig
 
 def svg(figure: "Figure") -> str:
     """A picture as an SVG element for a page."""
-    import matplotlib  # noqa: PLC0415 (slow to import)
+    import matplotlib
 
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
@@ -184,8 +184,8 @@ def png(figure: "Figure") -> bytes:
 
 
 def _figure(draw: Any, *, height: float) -> "Figure":
-    import matplotlib  # noqa: PLC0415 (slow to import)
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib
+    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, height), dpi=144, layout="constrained")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from tercel.sim.quantized_file import save_quantized_file
 
 from tercel.sim.parse import UsageError
 from tercel.sim.progress import progress_bars
-from tercel.sim.quantized_file import save_quantized_file
 from tercel.sw import zoo
 from tercel.sw.images import image_batches, image_files
 
@@ -26,7 +26,7 @@ _BATCH = 16
 def quantize_command(
     network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}")],
     *,
-    weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: those that come with the package, if any")] = None,
+    weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: what comes with the package")] = None,
     calibrate: Annotated[Path, typer.Option(help="folder of photographs, or an .npy of normalized NCHW floats")],
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
     bits: Annotated[list[str] | None, typer.Option(help="weight bits, N for all or PATTERN=N for layers; several times for more")] = None,
@@ -47,7 +47,7 @@ def quantize_command(
     with progress_bars() as progress:
         progress("read the network", 0, 0)
         model = load_model(network, weights, given)
-        from tercel.sw.quantize import quantize  # noqa: PLC0415 (imports torch)
+        from tercel.sw.quantize import quantize
 
         batches = list(_calibration(calibrate, model, images=images, resize=resize))
         program = quantize(
@@ -69,7 +69,7 @@ def quantize_command(
 
 def schemes_command(*, json: Json = False) -> None:
     """List the schemes by which weights get their scales."""
-    from tercel.sw.quantize import SCHEMES  # noqa: PLC0415
+    from tercel.sw.quantize import SCHEMES
 
     if json:
         listed = {name: {field.name: getattr(scheme, field.name) for field in fields(scheme)} for name, scheme in SCHEMES.items()}
@@ -105,8 +105,8 @@ def parse_bits(texts: list[str]) -> int | dict[str, int] | None:
 
 
 def _calibration(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> Any:
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
+    import numpy as np
+    import torch
 
     if path.suffix == ".npy":
         values = np.load(path, allow_pickle=False)[:images]

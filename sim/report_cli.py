@@ -25,7 +25,7 @@ def report_command(
     json: Json = False,
 ) -> None:
     """Write a page with tables and plots of a compiled network. Example: tercel report mnv2.tnpu -o report.html --run."""
-    from tercel.sim.report import write_report  # noqa: PLC0415
+    from tercel.sim.report import write_report
 
     network = open_network(program, memory_latency=memory_latency, memory_efficiency=memory_efficiency)
     measured = None
@@ -38,8 +38,9 @@ def report_command(
         operators = ()
         if quantized is not None:
             progress("read the network", 0, 0)
-            from tercel.sim.quantized_file import load_quantized_file  # noqa: PLC0415
-            from tercel.sw.importer import explain  # noqa: PLC0415 (imports torch)
+            from tercel.sim.quantized_file import load_quantized_file
+
+            from tercel.sw.importer import explain
 
             operators = explain(load_quantized_file(quantized).program, config=network.config)
         written: tuple[Path, ...] = ()

@@ -59,12 +59,13 @@ def _codes(activation: Activation, values: npt.NDArray[Any]) -> Integers:
     whole = np.issubdtype(values.dtype, np.integer)
     shape = (height, width, channels) if whole else (channels, height, width)
     layout = "height, width, channels of codes" if whole else "channels, height, width of values"
+    given = list(values.shape)
     if not whole and (height, width) == (1, 1) and values.ndim <= 2 and values.shape[-1:] == (channels,):
         values = values.reshape(-1, channels, 1, 1)
     if values.ndim == 3:
         values = values[None]
     if values.ndim != 4 or values.shape[1:] != shape or not len(values):
-        raise InputError(f"{activation.name} must have shape {list(shape)} ({layout}) with or without a batch, not {list(values.shape)}")
+        raise InputError(f"{activation.name} must have shape {list(shape)} ({layout}) with or without a batch, not {given}")
     if not whole:
         if not np.isfinite(values).all():
             raise InputError(f"{activation.name} must be finite, not {values[~np.isfinite(values)][0]} (look for divisions by 0 before)")

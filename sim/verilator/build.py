@@ -115,7 +115,7 @@ def _log(work: Path) -> Path:
 def _build(work: Path, config: Config, *, trace: bool, verilog: str | None, report: Report) -> None:
     started = time.monotonic()
     if verilog is None:
-        from tercel.hw.verilog import verilog as emit  # noqa: PLC0415 (elaborates the whole machine; not needed on a cache hit)
+        from tercel.hw.verilog import verilog as emit
 
         report("Verilog")
         verilog = emit(config)
