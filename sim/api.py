@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercel.hw.config import BASE, Config
-from tercel.sim.compare import CodeComparison
+from tercel.sim.compare import CodeComparison, FloatComparison
 from tercel.sim.execution import DEFAULT_OPTIONS, MachineOptions, Progress
 from tercel.sim.network import CompiledNetwork
 from tercel.sw.compiler import compile_graph
@@ -14,6 +14,7 @@ from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.image_format import ImageFormat
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.export import ExportedProgram
 
 
@@ -73,7 +74,14 @@ def load_network(path: Path | str) -> CompiledNetwork:
 
 
 def compare_network(
-    network: CompiledNetwork, x: Any, first: str = "golden", second: str = "verilator", *, layers: str | None = None
-) -> CodeComparison:
+    network: CompiledNetwork,
+    x: Any,
+    first: str = "golden",
+    second: str = "verilator",
+    *,
+    layers: str | None = None,
+    quantized: "ExportedProgram | None" = None,
+    model: "nn.Module | None" = None,
+) -> CodeComparison | FloatComparison:
     """As :meth:`~tercel.sim.network.CompiledNetwork.compare`."""
-    return network.compare(x, first, second, layers=layers)
+    return network.compare(x, first, second, layers=layers, quantized=quantized, model=model)

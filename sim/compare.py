@@ -100,6 +100,10 @@ class FloatComparison:
     tensors: tuple[TensorNoise, ...]
     agreement: float
 
+    def reaches(self, limit: float) -> bool:
+        """Whether every tensor's ratio is at least ``limit`` dB."""
+        return all(tensor.sqnr >= limit for tensor in self.tensors)
+
     def as_json(self) -> dict[str, Any]:
         """The comparison for a script; an infinite ratio is null."""
         values = asdict(self)

@@ -4,20 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tercel.hw.config import Config
-from tercel.sim.compare import CodeComparison, compare_codes
+from tercel.sim.compare import CodeComparison, FloatComparison, compare_codes, compare_floats
 from tercel.sim.execution import DEFAULT_OPTIONS, Execution, MachineOptions, Progress, execute_program, execute_reference
+from tercel.sim.float_execution import FLOAT_EXECUTIONS, execute_fake_quantized, execute_float
+from tercel.sim.parse import UsageError
 from tercel.sim.profile import LayerProfile, Profile, profile
-from tercel.sim.tensors import Floats, input_codes, output_values
+from tercel.sim.tensors import Floats, input_codes, input_values, output_values
 from tercel.sw.compiler import compile_graph
+from tercel.sw.graph.codes import from_codes
 from tercel.sw.graph.integer_graph import IntegerGraph
-from tercel.sw.graph.select import select_layers
+from tercel.sw.graph.select import select_layers, select_nodes
 from tercel.sw.layer_spec import Integers
 from tercel.sw.program import Program, ProgramError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +144,48 @@ class CompiledNetwork:
         return CompiledNetwork(program, options=self.options), {name: tensors[name] for name in graph.inputs}
 
     def compare(
-        self, x: Any, first: str = "golden", second: str = "verilator", *, layers: str | None = None, progress: Progress | None = None
-    ) -> CodeComparison:
-        """Compare two executions in codes.
+        self,
+        x: Any,
+        first: str = "golden",
+        second: str = "verilator",
+        *,
+        layers: str | None = None,
+        quantized: "ExportedProgram | None" = None,
+        model: "nn.Module | None" = None,
+        progress: Progress | None = None,
+    ) -> CodeComparison | FloatComparison:
+        """Compare two executions.
 
-        Compares the program's outputs; where they differ, the network is compiled again with every tensor stored and run on the first
-        image that differs, to find the layer. With ``layers``, all tensors of the matching layers are compared from the start.
+        Two in codes (``reference``, ``golden``, ``verilator``) are compared code by code: first the program's outputs; where they
+        differ, the network is compiled again with every tensor stored and run on the first image that differs, to find the layer.
+        With ``layers``, all tensors of the matching layers are compared from the start.
+
+        With one in floating point (``float``, ``fake-quantized``) each tensor that both have gets its signal-to-noise ratio.
+
+        Parameters
+        ----------
+        x
+            See :func:`~tercel.sim.tensors.input_codes`.
+        first, second
+            The executions.
+        layers
+            A pattern of layer names.
+        quantized
+            The captured graph that the network was compiled from, for ``float`` and ``fake-quantized``.
+        model
+            The trained network, for ``float``.
+        progress
+            See :data:`~tercel.sim.execution.Progress`.
         """
-        inputs = input_codes(self.graph, x)
         names = (first, second)
+        inputs = input_codes(self.graph, x)
+        if any(name in FLOAT_EXECUTIONS for name in names):
+            kept = None if layers is None else {node.output for node in select_nodes(self.graph.nodes, layers)}
+            found = []
+            for name in names:
+                values = self._values(name, x, inputs, layers=layers, quantized=quantized, model=model, progress=progress)
+                found.append({tensor: value for tensor, value in values.items() if kept is None or tensor in kept})
+            return compare_floats(self.graph, *found, names=names)
         if layers is not None:
             part, inputs = self.part(layers, inputs, keep=("*",))
             return part._compare(inputs, names, progress)
@@ -154,10 +194,35 @@ class CompiledNetwork:
             return whole
         image = whole.mismatch.image
         inspected, one = self.part("*", {name: codes[image : image + 1] for name, codes in inputs.items()}, keep=("*",))
-        found = inspected._compare(one, names, progress)
-        if found.mismatch is None:  # only the program as it stands differs, not a new one with every tensor stored
+        located = inspected._compare(one, names, progress)
+        if located.mismatch is None:  # only the program as it stands differs, not a new one with every tensor stored
             return whole
-        return replace(found, mismatch=replace(found.mismatch, image=image))
+        return replace(located, mismatch=replace(located.mismatch, image=image))
+
+    def _values(
+        self,
+        name: str,
+        x: Any,
+        inputs: dict[str, Integers],
+        *,
+        layers: str | None,
+        quantized: "ExportedProgram | None",
+        model: "nn.Module | None",
+        progress: Progress | None,
+    ) -> dict[str, Floats]:
+        """An execution's tensors ``[batch, height, width, channels]`` in floating point."""
+        if name not in FLOAT_EXECUTIONS:
+            network, codes = (self, inputs) if layers is None or name == "reference" else self.part(layers, inputs, keep=("*",))
+            tensors = network._execute(codes, on=name, progress=progress).tensors
+            return {tensor: from_codes(self.graph.tensors[tensor], values) for tensor, values in tensors.items()}
+        if quantized is None:
+            raise UsageError(f"quantized must be given for {name}, not left out (the network as it was before compilation)")
+        images = input_values(self.graph, x)
+        if name == "fake-quantized":
+            return execute_fake_quantized(self.graph, quantized, images)
+        if model is None:
+            raise UsageError("model must be given for float, not left out (the network as it was before quantization)")
+        return execute_float(self.graph, quantized, model, images)
 
     def _compare(self, inputs: dict[str, Integers], names: tuple[str, str], progress: Progress | None) -> CodeComparison:
         first, second = (self._execute(inputs, on=name, progress=progress).tensors for name in names)

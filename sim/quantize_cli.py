@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from tercel.sim.quantized_file import save_quantized_file
 
 from tercel.sim.parse import UsageError
 from tercel.sim.progress import progress_bars
+from tercel.sim.quantized_file import save_quantized_file
 from tercel.sw import zoo
 from tercel.sw.images import image_batches, image_files
 
@@ -24,7 +24,7 @@ _BATCH = 16
 
 
 def quantize_command(
-    network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}")],
+    network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}, or with options: NAME,width=0.25,size=128")],
     *,
     weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: what comes with the package")] = None,
     calibrate: Annotated[Path, typer.Option(help="folder of photographs, or an .npy of normalized NCHW floats")],
@@ -33,20 +33,14 @@ def quantize_command(
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
     images: Annotated[int, typer.Option(min=1, help="calibration images, at most")] = 128,
     resize: Annotated[bool, typer.Option("--resize", help="bring photographs to the network's size")] = False,
-    width: Annotated[float | None, typer.Option(help="the network's width multiplier")] = None,
-    size: Annotated[int | None, typer.Option(help="side of its input")] = None,
-    classes: Annotated[int | None, typer.Option(help="its classes")] = None,
-    padding: Annotated[str | None, typer.Option(help="symmetric or tensorflow")] = None,
-    normalization: Annotated[str | None, typer.Option(help="imagenet or unit")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the quantized network to write (.tq)")],
     json: Json = False,
 ) -> None:
     """Quantize a network. Example: tercel quantize mobilenet_v2 --weights w.pth --calibrate images/ --scheme shift8 -o mnv2.tq."""
-    options = {"width": width, "size": size, "classes": classes, "padding": padding, "normalization": normalization}
-    given = {name: value for name, value in options.items() if value is not None}
+    name, options = parse_network(network)
     with progress_bars() as progress:
         progress("read the network", 0, 0)
-        model = load_model(network, weights, given)
+        model = load_model(name, options, weights)
         from tercel.sw.quantize import quantize
 
         batches = list(_calibration(calibrate, model, images=images, resize=resize))
@@ -81,14 +75,26 @@ def schemes_command(*, json: Json = False) -> None:
     Console().print(table)
 
 
-def load_model(network: str, weights: Path | None, options: dict[str, Any]) -> "ImageNetwork":
+def load_model(name: str, options: dict[str, Any], weights: Path | None) -> "ImageNetwork":
     """A network of the zoo with trained weights."""
-    model = zoo.build(network, **options)
-    path = weights or zoo.shipped_weights(network)
+    model = zoo.build(name, **options)
+    path = weights or zoo.shipped_weights(name)
     if path is None:
-        raise UsageError(f"weights must be given for {network}, not left out (a file with its trained parameters)")
+        raise UsageError(f"weights must be given for {name}, not left out (a file with its trained parameters)")
     zoo.load_weights(model, path)
     return model
+
+
+def parse_network(text: str) -> tuple[str, dict[str, Any]]:
+    """``mobilenet_v1,width=0.25,padding=tensorflow`` as name and options; numbers are numbers."""
+    name, *pairs = text.split(",")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"network must be NAME or NAME,option=value,..., not {text!r} (for example mobilenet_v1,width=0.25)")
+        options[key] = _number(value)
+    return name, options
 
 
 def parse_bits(texts: list[str]) -> int | dict[str, int] | None:
@@ -102,6 +108,15 @@ def parse_bits(texts: list[str]) -> int | dict[str, int] | None:
         return {pattern: int(number) for pattern, number in pairs}
     except ValueError:
         raise UsageError(f"bits must be N or PATTERN=N, not {', '.join(texts)!r} (for example 4, or 'features.0*=8')") from None
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _calibration(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> Any:

@@ -9,17 +9,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tercel.sim.compare import CodeComparison
-from tercel.sim.execution import MachineOptions
+from tercel.sim.compare import CodeComparison, FloatComparison
+from tercel.sim.execution import CODE_EXECUTIONS, MachineOptions
+from tercel.sim.float_execution import FLOAT_EXECUTIONS
 from tercel.sim.input_files import image_format_of, read_input
 from tercel.sim.network import CompiledNetwork, NetworkResult
 from tercel.sim.parse import UsageError
 from tercel.sim.progress import progress_bars
+from tercel.sim.quantize_cli import load_model, parse_network
+from tercel.sim.quantized_file import load_quantized_file
 from tercel.sw.program import Program
 
 DIFFERENT = 1
 """Exit code when two executions differ."""
 
+_EXECUTIONS = (*FLOAT_EXECUTIONS, *CODE_EXECUTIONS)
 _TOP = 5
 _LISTED = 4096
 
@@ -64,8 +68,12 @@ def compare_command(
     program: ProgramFile,
     input: Input,
     *,
-    on: Annotated[str, typer.Option(help="two of reference, golden, verilator, with a comma")] = "golden,verilator",
+    on: Annotated[str, typer.Option(help=f"two of {', '.join(_EXECUTIONS)}, with a comma")] = "golden,verilator",
     layers: Layers = None,
+    quantized: Annotated[Path | None, typer.Option(help="for float and fake-quantized: the .tq file")] = None,
+    network: Annotated[str | None, typer.Option(help="for float: the network, NAME or NAME,option=value,...")] = None,
+    weights: Annotated[Path | None, typer.Option(help="for float: its trained parameters")] = None,
+    limit: Annotated[float | None, typer.Option(help="signal-to-noise ratio in dB that every tensor must reach in floating point")] = None,
     memory_latency: MemoryLatency = 8,
     memory_efficiency: MemoryEfficiency = 1.0,
     normalization: Normalization = None,
@@ -76,15 +84,20 @@ def compare_command(
     names = on.split(",")
     if len(names) != 2 or names[0] == names[1]:
         raise UsageError(f"on must be two different executions with a comma, not {on!r} (for example golden,verilator)")
-    network = open_network(program, memory_latency=memory_latency, memory_efficiency=memory_efficiency)
-    x = _read(network, input, normalization=normalization, resize=resize)
+    compiled = open_network(program, memory_latency=memory_latency, memory_efficiency=memory_efficiency)
+    x = _read(compiled, input, normalization=normalization, resize=resize)
     with progress_bars() as progress:
-        found = network.compare(x, names[0], names[1], layers=layers, progress=progress)
+        exported, model = _float_sources(names, quantized, network, weights)
+        found = compiled.compare(x, names[0], names[1], layers=layers, quantized=exported, model=model, progress=progress)
     if json:
         typer.echo(dumps(found.as_json(), indent=2))
+    elif isinstance(found, CodeComparison):
+        Console().print(_code_table(found))
+        typer.echo(found.describe())
     else:
-        _print_comparison(found)
-    if not found.equal:
+        Console().print(_float_table(found))
+        typer.echo(f"{names[0]} and {names[1]}: equal top class in {100 * found.agreement:.2f} % of the images")
+    if not (found.equal if isinstance(found, CodeComparison) else limit is None or found.reaches(limit)):
         raise typer.Exit(DIFFERENT)
 
 
@@ -133,10 +146,30 @@ def _print_result(result: NetworkResult) -> None:
     typer.echo(f"{result.on}: {clocked}{result.seconds:.2f} s")
 
 
-def _print_comparison(found: CodeComparison) -> None:
+def _float_sources(names: list[str], quantized: Path | None, network: str | None, weights: Path | None) -> tuple[Any, Any]:
+    """The captured graph and the trained network, as far as the executions need them."""
+    if not any(name in FLOAT_EXECUTIONS for name in names):
+        return None, None
+    if quantized is None:
+        raise UsageError(f"quantized must be given for {','.join(names)}, not left out (the .tq file that was compiled)")
+    if "float" not in names:
+        return load_quantized_file(quantized).program, None
+    if network is None:
+        raise UsageError("network must be given for float, not left out (the name and options that were quantized)")
+    return load_quantized_file(quantized).program, load_model(*parse_network(network), weights)
+
+
+def _code_table(found: CodeComparison) -> Table:
     first, second = found.names
     table = Table("layer", "tensor", "codes", "differ", "largest difference", title=f"{first} and {second}")
     for tensor in found.tensors:
         table.add_row(tensor.layer, tensor.tensor, f"{tensor.size}", f"{tensor.differing}", f"{tensor.largest}")
-    Console().print(table)
-    typer.echo(found.describe())
+    return table
+
+
+def _float_table(found: FloatComparison) -> Table:
+    first, second = found.names
+    table = Table("layer", "tensor", "signal to noise", "largest difference", title=f"{second} against {first}")
+    for tensor in found.tensors:
+        table.add_row(tensor.layer, tensor.tensor, f"{tensor.sqnr:.1f} dB", f"{tensor.largest:.4g}")
+    return table

@@ -38,6 +38,16 @@ def input_codes(graph: IntegerGraph, x: Any) -> dict[str, Integers]:
     return codes
 
 
+def input_values(graph: IntegerGraph, x: Any) -> npt.NDArray[np.floating[Any]]:
+    """The only input in floating point, NCHW: floats as they are, codes as what they stand for."""
+    if len(graph.inputs) != 1:
+        raise InputError(f"x must be one tensor for floating point, not {len(graph.inputs)} (compare in codes)")
+    given = _array(x[graph.inputs[0]] if isinstance(x, Mapping) else x)
+    if np.issubdtype(given.dtype, np.integer):
+        return np.moveaxis(from_codes(graph.tensors[graph.inputs[0]], input_codes(graph, x)[graph.inputs[0]]), -1, 1)
+    return given[None] if given.ndim == 3 else given
+
+
 def output_values(graph: IntegerGraph, codes: Mapping[str, Integers]) -> dict[str, Floats]:
     """What batched codes stand for, in PyTorch's layout: NCHW, or ``[batch, channels]`` for a vector."""
     return {name: values_of(graph.tensors[name], tensor) for name, tensor in codes.items()}
