@@ -8,6 +8,7 @@ from torch import nn
 
 from tercel.sw import zoo
 from tercel.sw.zoo.digits_data import digits_part
+from tercel.sw.zoo.train_digits import evaluate
 
 
 def build(name="mobilenet_v2"):
@@ -178,3 +179,14 @@ def test_parts_of_the_digits_are_whole_and_apart():
         assert set(part.labels) == set(range(10))
         assert part.normalized().shape == (len(part.labels), 1, 16, 16)
         assert np.array_equal(part.normalized()[:, 0], part.images / np.float32(255))
+
+
+def test_shipped_digits():
+    network = zoo.build("digits")
+    path = zoo.shipped_weights("digits")
+    zoo.load_weights(network, path)
+    score = evaluate(network)
+    assert score.total == 397
+    assert score.correct >= 0.97 * score.total
+    assert path.stat().st_size < 500_000
+    assert zoo.shipped_weights("mobilenet_v2") is None

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -100,5 +99,4 @@ def main(
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise")
     typer.run(main)
