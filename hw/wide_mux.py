@@ -1,7 +1,7 @@
-"""A multiplexer of up to eight words in four LUTs a bit where the FPGA has multiplexers behind its LUTs.
+"""A multiplexer of up to 16 words in half as many LUTs a bit where the FPGA has multiplexers behind its LUTs.
 
-Yosys maps an 8:1 multiplexer to about eight LUT4 on an ECP5. The slices there have fixed multiplexers that join two LUTs (PFUMX) and two
-such pairs (L6MUX21), Lattice TN-02205; with a 2:1 multiplexer in each LUT4 they make 8:1 of four.
+Yosys maps an 8:1 multiplexer to about eight LUT4 on an ECP5. The slices there have fixed multiplexers that join two LUTs (PFUMX), two
+such pairs and two of those (L6MUX21), Lattice TN-02205; with a 2:1 multiplexer in each LUT4 they make 8:1 of four.
 """
 
 from amaranth.hdl import Array, Const, Instance, Module, Signal
@@ -22,7 +22,7 @@ class WideMux(Component):
     width
         Bits of a word.
     count
-        Number of words, at least 2. More than eight give an expression on every FPGA.
+        Number of words, at least 2. More than 16 give an expression on every FPGA.
 
     Members
     -------
@@ -44,7 +44,7 @@ class WideMux(Component):
         m = Module()
         # Selects past the last word choose it, so that the tree is complete.
         words = [self.inputs[min(index, self.count - 1)] for index in range(1 << len(self.sel))]
-        if fpga_family(platform) != "ecp5" or len(words) not in (4, 8):
+        if fpga_family(platform) != "ecp5" or len(words) not in (4, 8, 16):
             m.d.comb += self.o.eq(Array(words)[self.sel])
             return m
         for bit in range(self.width):

@@ -24,7 +24,7 @@ endmodule
 """
 
 
-@pytest.mark.parametrize("count", [3, 4, 6, 8])
+@pytest.mark.parametrize("count", [3, 4, 6, 8, 14])
 def test_cells_equal_expression(count, tmp_path):
     """Yosys proves both forms equal for every select; a changed LUT is found."""
     plain = verilog.convert(WideMux(width=2, count=count), name="plain", emit_src=False)

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from tercel.hw.isa import TOKEN_MAX, Engine
+from tercel.hw.up_down import up_down
 
 
 class TokenSignature(Signature):
@@ -67,17 +68,11 @@ class Tokens(Component):
                 pair = f"{giver.name}_{taker.name}".lower()
                 given = Signal(range(TOKEN_MAX + 1), name=f"given_{pair}")
                 held = Signal(range(TOKEN_MAX + 1), name=f"held_{pair}")
-                _count(m, given, up=ports[giver].give[taker], down=ports[taker].take[giver])
-                _count(m, held, up=ports[giver].reserve[taker], down=ports[taker].release[giver])
+                up_down(m, given, up=ports[giver].give[taker], down=ports[taker].take[giver])
+                up_down(m, held, up=ports[giver].reserve[taker], down=ports[taker].release[giver])
                 m.d.comb += [
                     ports[taker].available[giver].eq(given != 0),
                     ports[giver].room[taker].eq(held != TOKEN_MAX),
                 ]
         return m
 
-
-def _count(m: Module, counter: Signal, *, up, down) -> None:
-    with m.If(up & ~down):
-        m.d.sync += counter.eq(counter + 1)
-    with m.Elif(down & ~up):
-        m.d.sync += counter.eq(counter - 1)

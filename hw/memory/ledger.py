@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.interfaces import DONE_LAYOUT, EngineSignature
 from tercel.hw.isa import Fault
 from tercel.hw.memory.walk import MOVE_LAYOUT
+from tercel.hw.up_down import up_down
 
 IN_FLIGHT_MAX = 4
 
@@ -66,10 +67,7 @@ class Ledger(Component):
             entries.r_en.eq(finish),
             engine.idle.eq(~entries.r_rdy),
         ]
-        with m.If(self.landed & ~finish):
-            m.d.sync += landed.eq(landed + 1)
-        with m.Elif(finish & ~self.landed):
-            m.d.sync += landed.eq(landed - 1)
+        up_down(m, landed, up=self.landed, down=finish)
         with m.If(~engine.fault_valid & entries.r_rdy & (landed == 0) & ~self.landed & (self.failed != Fault.NONE)):
             m.d.sync += [
                 engine.fault_valid.eq(1),

@@ -10,6 +10,10 @@ from tercel.hw.config import Config
 from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
 from tercel.hw.isa import Space
 from tercel.hw.memory.space import COLLISION_FREE, RECORD_TAPS, depth, word_bytes
+from tercel.hw.mux_add import fpga_family
+
+_ECP5_WIDTHS = {16384: 1, 8192: 2, 4096: 4, 2048: 9, 1024: 18}
+"""Bits of a block of memory by its depth on an ECP5 (Lattice TN-02204)."""
 
 
 def linear_shape(config: Config, *, space: Space):
@@ -68,8 +72,18 @@ class LinearMemory(Component):
                 self._connect(m, memory, self.read.data[tap], en=mine & (self.write.tap == tap), word=word)
             return m
 
+        useful = self._useful(word)
+        if fpga_family(platform) == "ecp5":
+            # Yosys would stack shallow blocks and select among their outputs; blocks as deep as the memory need no logic.
+            read_data = Value.cast(self.read.data)
+            width = _ECP5_WIDTHS.get(self._depth, len(useful))
+            for low in range(0, len(useful), width):
+                part = useful[low : low + width]
+                memory = m.submodules[f"memory_{low}"] = self._memory(unsigned(len(part)))
+                self._connect(m, memory, read_data[low : low + width], en=mine, word=part)
+            return m
         memory = m.submodules.memory = self._memory(self._shape)
-        self._connect(m, memory, self.read.data, en=mine, word=self._useful(word))
+        self._connect(m, memory, self.read.data, en=mine, word=useful)
         return m
 
     def _memory(self, shape) -> Memory:

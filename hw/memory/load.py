@@ -1,6 +1,6 @@
 """The load engine: from external memory into the scratchpads and the linear memories."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 
@@ -11,13 +11,12 @@ from tercel.hw.memory.ledger import Ledger
 from tercel.hw.memory.queue import Queue, Relay
 from tercel.hw.memory.space import most_beats, spaces, word_beats
 from tercel.hw.memory.walk import Walk
+from tercel.hw.up_down import up_down
 
 ROOM = 32
 """Beats that may be requested before they are used."""
 
-_TARGET_LAYOUT = data.StructLayout(
-    {"fault": unsigned(4), "end": unsigned(1), "space": unsigned(3), "bank": unsigned(BANK_BITS), "addr": unsigned(16)}
-)
+_TARGET_LAYOUT = data.StructLayout({"end": unsigned(1), "space": unsigned(3), "bank": unsigned(BANK_BITS), "addr": unsigned(16)})
 
 
 class LoadEngine(Component):
@@ -43,6 +42,8 @@ class LoadEngine(Component):
         The memory port.
     write : Out(stream.Signature(word_write_layout(config)))
         Words for the scratchpads.
+    drained : In
+        The banks of the array and of the window scratchpad that the drain writes in the next cycle; no word is offered for one then.
     linear_write : Out(LinearWriteSignature(config))
         Words for the linear memories.
     """
@@ -59,6 +60,7 @@ class LoadEngine(Component):
                 "region_end": In(32),
                 "memory": Out(MemoryReadSignature(config)),
                 "write": Out(stream.Signature(word_write_layout(config))),
+                "drained": In(data.ArrayLayout(unsigned(config.pixels), 2)),
                 "linear_write": Out(LinearWriteSignature(config)),
             }
         )
@@ -82,35 +84,34 @@ class LoadEngine(Component):
             walk.region_end.eq(self.region_end),
         ]
 
-        # Request side. A bad word is entered among the targets, where the data side finds it behind the good ones.
+        # Request side. Behind a bad word nothing is requested, and its fault counts when all words before it have been written.
         item = walk.o.payload
         pop = Signal()
         reserved = Signal(range(ROOM + 1))
         stopped = Signal()
-        bad = Signal()
+        refused = Signal(4)
+        fault = Signal(4)
         request = Signal()
+        open_ = Signal()
+        bad = Signal()
         m.d.comb += [
             bad.eq(item.fault != Fault.NONE),
+            open_.eq(~stopped & ~reserved[ROOM.bit_length() - 1] & requests.i.ready),
+            request.eq(walk.o.valid & ~bad & open_),
             requests.i.valid.eq(walk.o.valid & ~bad & ~stopped & ~reserved[ROOM.bit_length() - 1]),
             requests.i.payload.eq(item.adr),
-            request.eq(requests.i.valid & requests.i.ready),
-            walk.o.ready.eq(request),
-            targets.i.p.fault.eq(item.fault),
+            walk.o.ready.eq(open_),
             targets.i.p.end.eq(item.end),
             targets.i.p.space.eq(item.space),
             targets.i.p.bank.eq(item.bank),
             targets.i.p.addr.eq(item.addr),
-            targets.i.valid.eq((request & item.first) | (walk.o.valid & bad & ~stopped & ~reserved[ROOM.bit_length() - 1])),
+            targets.i.valid.eq(request & item.first),
         ]
-        with m.If(walk.o.valid & bad & ~reserved[ROOM.bit_length() - 1]):
-            m.d.sync += stopped.eq(1)
-        with m.If(request & ~pop):
-            m.d.sync += reserved.eq(reserved + 1)
-        with m.Elif(pop & ~request):
-            m.d.sync += reserved.eq(reserved - 1)
+        with m.If(walk.o.valid & bad & ~stopped):
+            m.d.sync += [stopped.eq(1), fault.eq(item.fault)]
+        up_down(m, reserved, up=request, down=pop)
 
         # The memory's refusal ends the data; the beats before it are still used.
-        refused = Signal(4)
         m.d.comb += [
             beats.i.payload.eq(self.memory.data),
             beats.i.valid.eq(self.memory.valid & ~self.memory.err & (refused == Fault.NONE)),
@@ -133,6 +134,7 @@ class LoadEngine(Component):
                         m.d.sync += last_number.eq(word_beats(config, space=space) - 1)
         word = Signal.like(self.linear_write.data, reset_less=True)
         word_valid = Signal()
+        free = Signal()
         written = Signal(_TARGET_LAYOUT, reset_less=True)
         taken = Signal()
         last_beat = Signal()
@@ -140,12 +142,12 @@ class LoadEngine(Component):
         is_linear = Signal()
         m.d.comb += [
             is_linear.eq(written.space >= Space.WEIGHT),
-            taken.eq(word_valid & (is_linear | self.write.ready)),
+            taken.eq(word_valid & (is_linear | (free & self.write.ready))),
             last_beat.eq(beat == last_number),
             pop.eq(beats.o.valid & target_valid & (~word_valid | taken)),
             beats.o.ready.eq(pop),
             target_used.eq(pop & last_beat),
-            self.write.valid.eq(word_valid & ~is_linear),
+            self.write.valid.eq(word_valid & ~is_linear & free),
             self.write.p.space.eq(written.space),
             self.write.p.bank.eq(written.bank),
             self.write.p.addr.eq(written.addr[:ADDR_BITS]),
@@ -163,13 +165,23 @@ class LoadEngine(Component):
             with m.If(last_beat):
                 m.d.sync += [word_valid.eq(1), beat.eq(0)]
 
+        # Whether the drain leaves the word's bank alone is known a cycle ahead: it would come too late to decide what moves.
+        m.d.sync += free.eq(Mux(pop, self._free(target), self._free(written)))
+
         m.d.comb += ledger.landed.eq(taken & written.end)
-        # A bad target is at the head when every beat before it has been used; after a refusal what counts is that no beat is left.
-        with m.If(~word_valid & target_valid & (target.fault != Fault.NONE)):
-            m.d.comb += ledger.failed.eq(target.fault)
+        # A range fault counts when every beat before it has been used; after a refusal what counts is that no beat is left.
+        with m.If(~word_valid & (reserved == 0)):
+            m.d.comb += ledger.failed.eq(fault)
         with m.Elif(~word_valid & beats.empty):
             m.d.comb += ledger.failed.eq(refused)
         blocked = word_valid & ~taken
         waiting = ~pop & ~blocked
         m.d.comb += ledger.events.eq(Cat(pop, waiting & (reserved != 0), blocked, waiting & (reserved == 0)))
         return m
+
+    def _free(self, target):
+        """Whether the drain leaves the word's bank alone in the next cycle."""
+        pixels = self._config.pixels
+        bank_bits = (pixels - 1).bit_length()
+        drained = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.drained for bank in range(1 << bank_bits)]
+        return ~Array(drained)[Cat(target.bank[:bank_bits], target.space[0])]

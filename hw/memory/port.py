@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import MemoryReadSignature, MemoryWriteSignature, WishboneSignature, beat_addr_bits
+from tercel.hw.up_down import up_down
 
 OUTSTANDING_MAX = 16
 """Transfers on the bus or awaiting their answer."""
@@ -120,10 +121,7 @@ class MemoryPort(Component):
             m.d.sync += owner_write.addr.eq(owner_write.addr + 1)
         with m.If(answered):
             m.d.sync += owner_read.addr.eq(owner_read.addr + 1)
-        with m.If(grant & ~answered):
-            m.d.sync += outstanding.eq(outstanding + 1)
-        with m.Elif(answered & ~grant):
-            m.d.sync += outstanding.eq(outstanding - 1)
+        up_down(m, outstanding, up=grant, down=answered)
 
         # Answer register, shared by the clients but for ``valid``.
         dat_r = Signal.like(bus.dat_r, reset_less=True)

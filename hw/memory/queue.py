@@ -16,11 +16,11 @@ class Queue(Component):
     shape
         Of the items.
     depth
-        A power of two. One more item fits.
+        A power of two. The producer must know that no more items than this are inside.
 
     Members
     -------
-    i : In(stream.Signature(shape)), o : Out(stream.Signature(shape))
+    i : In(stream.Signature(shape, always_ready=True)), o : Out(stream.Signature(shape))
         The two ends.
     empty : Out(1)
         No item is inside.
@@ -29,7 +29,7 @@ class Queue(Component):
     def __init__(self, shape, *, depth: int) -> None:
         self._shape = shape
         self._depth = depth
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "empty": Out(1)})
+        super().__init__({"i": In(stream.Signature(shape, always_ready=True)), "o": Out(stream.Signature(shape)), "empty": Out(1)})
 
     def elaborate(self, platform) -> Module:
         """A ring whose oldest item moves into the memory's output register, which holds it until it is taken."""
@@ -38,16 +38,15 @@ class Queue(Component):
         m.submodules.storage = storage = Memory(shape=self._shape, depth=self._depth, init=[], attrs=attributes)
         write = storage.write_port()
         read = storage.read_port()
-        stored = Signal(range(self._depth + 1))
+        # The ring itself is never full: its oldest item leaves at once when the output register is free.
+        stored = Signal()
         fetch = Signal()
-        enter = Signal()
         m.d.comb += [
-            self.empty.eq((stored == 0) & ~self.o.valid),
-            self.i.ready.eq(stored != self._depth),
-            enter.eq(self.i.valid & self.i.ready),
-            write.en.eq(enter),
+            stored.eq(write.addr != read.addr),
+            self.empty.eq(~stored & ~self.o.valid),
+            write.en.eq(self.i.valid),
             write.data.eq(self.i.payload),
-            fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+            fetch.eq(stored & (~self.o.valid | self.o.ready)),
             read.en.eq(fetch),
             self.o.payload.eq(read.data),
         ]
@@ -55,12 +54,8 @@ class Queue(Component):
             m.d.sync += self.o.valid.eq(0)
         with m.If(fetch):
             m.d.sync += [self.o.valid.eq(1), read.addr.eq(read.addr + 1)]
-        with m.If(enter):
+        with m.If(self.i.valid):
             m.d.sync += write.addr.eq(write.addr + 1)
-        with m.If(enter & ~fetch):
-            m.d.sync += stored.eq(stored + 1)
-        with m.Elif(fetch & ~enter):
-            m.d.sync += stored.eq(stored - 1)
         return m
 
 

@@ -3,7 +3,7 @@
 from amaranth.hdl import Array, Module, Mux, Signal, unsigned
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
@@ -32,11 +32,12 @@ class Scratchpad(Component):
     engine_read : In(BankReadSignature(config))
         Always granted; data valid in the next cycle only.
     store_read : In(stream.Signature(WORD_READ_LAYOUT))
-        Taken when the engine does not read that bank in this cycle; ``store_data`` is the word two cycles later, when ``store_valid`` is 1.
+        Taken when the engine does not read that bank in this cycle; in the next the word is that bank's ``engine_read.data``.
     drain_write : In(BankWriteSignature(config))
         Always granted.
     depthwise_write, load_write : In(stream.Signature(word_write_layout(config)))
-        Share one path to the banks, depthwise first; taken when the drain does not write that bank in this cycle.
+        Share one path to the banks, depthwise first. A word of the depthwise engine is taken when the drain does not write that bank
+        in this cycle; the load engine offers its word only then.
     """
 
     def __init__(self, config: Config, *, depth: int, space: Space) -> None:
@@ -47,8 +48,6 @@ class Scratchpad(Component):
             {
                 "engine_read": In(BankReadSignature(config)),
                 "store_read": In(stream.Signature(WORD_READ_LAYOUT)),
-                "store_valid": Out(1),
-                "store_data": Out(8 * config.lanes),
                 "drain_write": In(BankWriteSignature(config)),
                 "depthwise_write": In(stream.Signature(word_write_layout(config))),
                 "load_write": In(stream.Signature(word_write_layout(config))),
@@ -56,7 +55,7 @@ class Scratchpad(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """One memory a bank; the store engine's words are collected through a register behind the bank multiplexer."""
+        """One memory a bank."""
         m = Module()
         pixels = self._config.pixels
         addr_bits = exact_log2(self._depth)
@@ -69,32 +68,22 @@ class Scratchpad(Component):
         load_mine = Signal()
         write_valid = Signal()
         write = Signal(word_write_layout(self._config))
-        store_free = Signal(pixels)
-        write_free = Signal(pixels)
-        store_ready = Signal()
-        write_ready = Signal()
         m.d.comb += [
             store_mine.eq(store.valid & (store.p.space == self._space)),
             depthwise_mine.eq(depthwise.valid & (depthwise.p.space == self._space)),
             load_mine.eq(load.valid & (load.p.space == self._space)),
-            store_free.eq(~self.engine_read.en),
-            write_free.eq(~self.drain_write.en),
             write_valid.eq(depthwise_mine | load_mine),
             write.eq(Mux(depthwise_mine, depthwise.payload, load.payload)),
-            store_ready.eq(store_free.bit_select(store.p.bank, 1)),
-            write_ready.eq(write_free.bit_select(write.bank, 1)),
-            store.ready.eq(store_mine & store_ready),
-            depthwise.ready.eq(depthwise_mine & write_ready),
-            load.ready.eq(load_mine & ~depthwise_mine & write_ready),
+            store.ready.eq(store_mine & ~Array(self.engine_read.en)[store.p.bank]),
+            depthwise.ready.eq(depthwise_mine & ~Array(self.drain_write.en)[depthwise.p.bank]),
+            load.ready.eq(load_mine & ~depthwise_mine),
         ]
 
         shape = unsigned(8 * self._config.lanes)
-        words = []
         for index in range(pixels):
             bank = m.submodules[f"bank_{index}"] = Memory(shape=shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
             read_port = bank.read_port()
             write_port = bank.write_port()
-            words.append(read_port.data)
             engine_en = self.engine_read.en[index]
             drain_en = self.drain_write.en[index]
             m.d.comb += [
@@ -105,13 +94,4 @@ class Scratchpad(Component):
                 write_port.addr.eq(Mux(drain_en, self.drain_write.addr[index], write.addr)[:addr_bits]),
                 write_port.data.eq(Mux(drain_en, self.drain_write.data[index], write.data)),
             ]
-
-        reading = Signal()
-        bank_read = Signal.like(store.p.bank, reset_less=True)
-        m.d.sync += [
-            reading.eq(store.ready),
-            bank_read.eq(store.p.bank),
-            self.store_valid.eq(reading),
-            self.store_data.eq(Array(words)[bank_read]),
-        ]
         return m

@@ -10,8 +10,9 @@ from tercel.hw.interfaces import WORD_READ_LAYOUT, EngineSignature, MemoryWriteS
 from tercel.hw.isa import ADDR_BITS, Fault
 from tercel.hw.memory.ledger import Ledger
 from tercel.hw.memory.port import OUTSTANDING_MAX
-from tercel.hw.memory.queue import Queue
+from tercel.hw.memory.queue import Queue, Relay
 from tercel.hw.memory.walk import Walk
+from tercel.hw.up_down import up_down
 
 ROOM = 32
 """Beats between the scratchpad and the memory port."""
@@ -24,9 +25,9 @@ class StoreEngine(Component):
     """Reads words whenever the scratchpad lets it, and writes their beats.
 
     One beat a cycle while the memory port and the scratchpad allow; 2 cycles between the reads of two instructions, hidden while beats
-    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 8 cycles after the start was taken. ``done`` is offered in
+    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 9 cycles after the start was taken. ``done`` is offered in
     the cycle after the answer to an instruction's last beat. With a memory that answers after L cycles (L = 1: in the next), an
-    instruction of B beats is done B + L + 10 cycles after its start was taken.
+    instruction of B beats is done B + L + 11 cycles after its start was taken.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class StoreEngine(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Read side (walk, credit), two cycles of delay beside the scratchpad, a queue of beats, write side, ledger."""
+        """Read side (walk, credit), queues of addresses and of words, write side, ledger."""
         m = Module()
         config = self._config
         beat_bits = 8 * config.memory_width
@@ -74,90 +75,85 @@ class StoreEngine(Component):
         wiring.connect(m, ledger.move, walk.start)
         m.d.comb += [walk.region_base.eq(self.region_base), walk.region_end.eq(self.region_end)]
 
-        # Read side. A bad word goes the way of the good ones, so that it is noticed behind them.
-        passing_layout = data.StructLayout(
-            {
-                "valid": unsigned(1),
-                "first": unsigned(1),
-                "last": unsigned(1),
-                "fault": unsigned(4),
-                "addr": unsigned(beat_addr_bits(config)),
-            }
-        )
+        # Read side. Behind a bad word nothing is read, and its fault counts when all beats before it have been answered.
         item = walk.o.payload
+        m.submodules.reads = reads = Relay(WORD_READ_LAYOUT)
+        wiring.connect(m, reads.o, wiring.flipped(self.read))
         reserved = Signal(range(ROOM + 1))
-        open_ = Signal()
-        bad = Signal()
         stopped = Signal()
-        passing = Signal(passing_layout)
+        fault = Signal(4)
+        bad = Signal()
+        open_ = Signal()
+        enter = Signal()
         m.d.comb += [
-            open_.eq(walk.o.valid & ~stopped & ~reserved[ROOM.bit_length() - 1]),
             bad.eq(item.fault != Fault.NONE),
-            self.read.valid.eq(open_ & item.first & ~bad),
-            self.read.p.space.eq(item.space[0]),
-            self.read.p.bank.eq(item.bank),
-            self.read.p.addr.eq(item.addr[:ADDR_BITS]),
-            passing.valid.eq(open_ & (~item.first | bad | self.read.ready)),
-            passing.first.eq(item.first),
-            passing.last.eq(item.last & item.end),
-            passing.fault.eq(item.fault),
-            passing.addr.eq(item.adr),
-            walk.o.ready.eq(passing.valid),
+            open_.eq(~stopped & ~reserved[ROOM.bit_length() - 1]),
+            enter.eq(walk.o.valid & ~bad & open_ & reads.i.ready),
+            walk.o.ready.eq(open_ & reads.i.ready),
+            reads.i.valid.eq(walk.o.valid & ~bad & open_ & item.first),
+            reads.i.p.space.eq(item.space[0]),
+            reads.i.p.bank.eq(item.bank),
+            reads.i.p.addr.eq(item.addr[:ADDR_BITS]),
         ]
-        with m.If(passing.valid & bad):
-            m.d.sync += stopped.eq(1)
-        arrived = delayed(m, passing, READ_LATENCY, name="passing", reset_less=False)
+        with m.If(walk.o.valid & bad & ~stopped):
+            m.d.sync += [stopped.eq(1), fault.eq(item.fault)]
 
-        # The first beat of a word comes straight from the scratchpad, the others from what is left of it.
-        queue_layout = data.StructLayout(
-            {"fault": unsigned(4), "last": unsigned(1), "addr": unsigned(beat_addr_bits(config)), "data": unsigned(beat_bits)}
-        )
-        m.submodules.queue = queue = Queue(queue_layout, depth=ROOM)
-        rest = Signal(8 * config.lanes, reset_less=True)
-        word = Signal.like(rest)
+        # The beats' addresses wait for the words.
+        place_layout = data.StructLayout({"last": unsigned(1), "addr": unsigned(beat_addr_bits(config))})
+        m.submodules.places = places = Queue(place_layout, depth=ROOM)
+        m.submodules.words = words = Queue(unsigned(8 * config.lanes), depth=ROOM)
         m.d.comb += [
-            word.eq(Mux(arrived.first, self.read_data, rest)),
-            queue.i.p.fault.eq(arrived.fault),
-            queue.i.p.last.eq(arrived.last),
-            queue.i.p.addr.eq(arrived.addr),
-            queue.i.p.data.eq(word[:beat_bits]),
-            queue.i.valid.eq(arrived.valid),
+            places.i.valid.eq(enter),
+            places.i.p.last.eq(item.last & item.end),
+            places.i.p.addr.eq(item.adr),
+            words.i.valid.eq(delayed(m, self.read.valid & self.read.ready, READ_LATENCY, name="taken", reset_less=False)),
+            words.i.payload.eq(self.read_data),
         ]
-        with m.If(arrived.valid):
-            m.d.sync += rest.eq(word >> beat_bits)
 
-        # Write side. The queue's output is slow, so its head is copied.
-        head = Signal(queue_layout, reset_less=True)
+        # Write side. The queues' outputs are slow, so their heads are copied; a word moves down beat by beat.
+        place = Signal(place_layout, reset_less=True)
+        word = Signal(8 * config.lanes, reset_less=True)
         head_valid = Signal()
+        head_free = Signal()
+        fresh = Signal()
         beat = Signal()
-        m.d.comb += queue.o.ready.eq(~head_valid | beat)
-        with m.If(queue.o.ready):
-            m.d.sync += [head_valid.eq(queue.o.valid), head.eq(queue.o.payload)]
+        follows = Signal()
+        m.d.comb += [
+            head_free.eq(~head_valid | beat),
+            follows.eq(places.o.valid & (words.o.valid | ~fresh)),
+            places.o.ready.eq(head_free & (words.o.valid | ~fresh)),
+            words.o.ready.eq(head_free & places.o.valid & fresh),
+        ]
+        with m.If(head_free):
+            m.d.sync += [head_valid.eq(follows), place.eq(places.o.payload), word.eq(Mux(fresh, words.o.payload, word >> beat_bits))]
+        word_beats = config.lanes // config.memory_width
+        if word_beats > 1:
+            number = Signal(range(word_beats))
+            m.d.comb += fresh.eq(number == 0)
+            with m.If(head_free & follows):
+                m.d.sync += number.eq(number + 1)
+        else:
+            m.d.comb += fresh.eq(1)
+
         unanswered = Signal(range(OUTSTANDING_MAX + 2))
         refused = Signal(4)
         m.d.comb += [
-            self.memory.request.valid.eq(head_valid & (head.fault == Fault.NONE) & (refused == Fault.NONE)),
-            self.memory.request.p.addr.eq(head.addr),
-            self.memory.request.p.data.eq(head.data),
-            self.memory.request.p.last.eq(head.last),
+            self.memory.request.valid.eq(head_valid & (refused == Fault.NONE)),
+            self.memory.request.p.addr.eq(place.addr),
+            self.memory.request.p.data.eq(word[:beat_bits]),
+            self.memory.request.p.last.eq(place.last),
             beat.eq(self.memory.request.valid & self.memory.request.ready),
         ]
-        with m.If(passing.valid & ~beat):
-            m.d.sync += reserved.eq(reserved + 1)
-        with m.Elif(beat & ~passing.valid):
-            m.d.sync += reserved.eq(reserved - 1)
-        with m.If(beat & ~self.memory.valid):
-            m.d.sync += unanswered.eq(unanswered + 1)
-        with m.Elif(self.memory.valid & ~beat):
-            m.d.sync += unanswered.eq(unanswered - 1)
+        up_down(m, reserved, up=enter, down=beat)
+        up_down(m, unanswered, up=beat, down=self.memory.valid)
         with m.If(self.memory.valid & self.memory.err & (refused == Fault.NONE)):
             m.d.sync += refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
 
         m.d.comb += ledger.landed.eq(self.memory.valid & self.memory.last & ~self.memory.err & (refused == Fault.NONE))
         with m.If(refused != Fault.NONE):
             m.d.comb += ledger.failed.eq(refused)
-        with m.Elif(head_valid & (unanswered == 0)):
-            m.d.comb += ledger.failed.eq(head.fault)
+        with m.Elif((reserved == 0) & (unanswered == 0)):
+            m.d.comb += ledger.failed.eq(fault)
         waits = head_valid | (unanswered != 0)
         reads = self.read.valid & ~self.read.ready
         m.d.comb += ledger.events.eq(Cat(beat, ~beat & waits & ~reads, ~beat & reads, ~beat & ~waits & ~reads))

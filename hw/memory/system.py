@@ -1,6 +1,6 @@
 """All memories and everything that moves data between them and external memory."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -17,6 +17,7 @@ from tercel.hw.interfaces import (
     word_write_layout,
 )
 from tercel.hw.isa import Space
+from tercel.hw.memory.collector import Collector
 from tercel.hw.memory.linear import LinearMemory, linear_shape
 from tercel.hw.memory.load import LoadEngine
 from tercel.hw.memory.port import TIMEOUT_CYCLES, MemoryPort
@@ -56,7 +57,7 @@ class MemorySystem(Component):
     array_read, depthwise_read : In(BankReadSignature(config))
         The array engine's port on the array scratchpad, the depthwise engine's on the window scratchpad.
     array_write : In(BankWriteSignature(config))
-        The drain.
+        The drain; a word is in its bank in the next cycle but one.
     array_write_space : In(pixels)
         For each bank the scratchpad that ``array_write`` means, 0 array or 1 window.
     depthwise_write : In(stream.Signature(word_write_layout(config)))
@@ -103,7 +104,7 @@ class MemorySystem(Component):
         super().__init__(members)
 
     def elaborate(self, platform) -> Module:
-        """Connections only."""
+        """Connections, and a register behind the drain."""
         m = Module()
         config = self._config
         m.submodules.port = port = MemoryPort(config, timeout_cycles=self._timeout_cycles)
@@ -136,13 +137,18 @@ class MemorySystem(Component):
         for space in (Space.ARRAY, Space.WINDOW):
             if space in spaces(config):
                 scratchpads[space] = Scratchpad(config, depth=depth(config, space=space), space=space)
+        # The drain's words wait a cycle, so that the load engine learns of them in time.
+        drain_addr = Signal(BankWriteSignature(config).members["addr"].shape, reset_less=True)
+        drain_data = Signal(BankWriteSignature(config).members["data"].shape, reset_less=True)
+        m.d.sync += [drain_addr.eq(self.array_write.addr), drain_data.eq(self.array_write.data)]
         for space, scratchpad in scratchpads.items():
             m.submodules[f"{space.name.lower()}_scratchpad"] = scratchpad
             chosen = self.array_write_space if space == Space.WINDOW else ~self.array_write_space
+            m.d.comb += load.drained[space].eq(self.array_write.en & chosen)
+            m.d.sync += scratchpad.drain_write.en.eq(load.drained[space])
             m.d.comb += [
-                scratchpad.drain_write.en.eq(self.array_write.en & chosen),
-                scratchpad.drain_write.addr.eq(self.array_write.addr),
-                scratchpad.drain_write.data.eq(self.array_write.data),
+                scratchpad.drain_write.addr.eq(drain_addr),
+                scratchpad.drain_write.data.eq(drain_data),
                 scratchpad.load_write.valid.eq(load.write.valid),
                 scratchpad.load_write.payload.eq(load.write.payload),
                 scratchpad.store_read.valid.eq(store.read.valid),
@@ -153,22 +159,24 @@ class MemorySystem(Component):
                     scratchpad.depthwise_write.valid.eq(self.depthwise_write.valid),
                     scratchpad.depthwise_write.payload.eq(self.depthwise_write.payload),
                 ]
+        m.submodules.collector = collector = Collector(config)
+        m.d.comb += [
+            collector.space.eq(store.read.p.space),
+            collector.bank.eq(store.read.p.bank),
+            store.read_data.eq(collector.o),
+            *(words.eq(scratchpad.engine_read.data) for words, scratchpad in zip(collector.words, scratchpads.values(), strict=True)),
+        ]
         connect(m, flipped(self.array_read), scratchpads[Space.ARRAY].engine_read)
-        array = scratchpads[Space.ARRAY]
-        # At most one scratchpad takes a transfer, the one that its payload names.
         if config.depthwise:
-            window = scratchpads[Space.WINDOW]
-            connect(m, flipped(self.depthwise_read), window.engine_read)
-            m.d.comb += [
-                self.depthwise_write.ready.eq(array.depthwise_write.ready | window.depthwise_write.ready),
-                load.write.ready.eq(array.load_write.ready | window.load_write.ready),
-                store.read.ready.eq(array.store_read.ready | window.store_read.ready),
-                store.read_data.eq(Mux(window.store_valid, window.store_data, array.store_data)),
-            ]
-        else:
-            m.d.comb += [
-                load.write.ready.eq(array.load_write.ready),
-                store.read.ready.eq(array.store_read.ready),
-                store.read_data.eq(array.store_data),
-            ]
+            connect(m, flipped(self.depthwise_read), scratchpads[Space.WINDOW].engine_read)
+            m.d.comb += self.depthwise_write.ready.eq(_any(scratchpad.depthwise_write.ready for scratchpad in scratchpads.values()))
+        # At most one scratchpad takes a transfer, the one that its payload names.
+        m.d.comb += [
+            load.write.ready.eq(_any(scratchpad.load_write.ready for scratchpad in scratchpads.values())),
+            store.read.ready.eq(_any(scratchpad.store_read.ready for scratchpad in scratchpads.values())),
+        ]
         return m
+
+
+def _any(flags):
+    return Cat(*flags).any()

@@ -1,0 +1,58 @@
+"""The store engine's words, collected from the banks of both scratchpads."""
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.config import Config
+from tercel.hw.interfaces import BANK_BITS
+from tercel.hw.wide_mux import WideMux
+
+
+class Collector(Component):
+    """Selects the bank that was read for the store engine; latency 2 cycles from ``space`` and ``bank``.
+
+    Parameters
+    ----------
+    config
+        ``pixels``, ``lanes`` and ``depthwise`` are used.
+
+    Members
+    -------
+    space, bank : In
+        The word that is asked for.
+    words : In
+        What the banks of each scratchpad return, one cycle later.
+    o : Out(8K)
+        The word, another cycle later.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        banks = data.ArrayLayout(unsigned(8 * config.lanes), config.pixels)
+        super().__init__(
+            {
+                "space": In(1),
+                "bank": In(BANK_BITS),
+                "words": In(data.ArrayLayout(banks, 1 + config.depthwise)),
+                "o": Out(8 * config.lanes),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """One multiplexer; the banks of each scratchpad fill a power of two of its inputs."""
+        m = Module()
+        pixels = self._config.pixels
+        bank_bits = (pixels - 1).bit_length()
+        words = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.words for bank in range(1 << bank_bits)]
+        select = Signal(range(len(words)))
+        with_space = [*self.bank[:bank_bits], *([self.space] if self._config.depthwise else [])]
+        for bit, value in zip(select, with_space, strict=True):
+            m.d.sync += bit.eq(value)
+        if len(words) == 1:
+            m.d.sync += self.o.eq(words[0])
+            return m
+        m.submodules.mux = mux = WideMux(width=8 * self._config.lanes, count=len(words))
+        m.d.comb += [mux.sel.eq(select), *(port.eq(word) for port, word in zip(mux.inputs, words, strict=True))]
+        m.d.sync += self.o.eq(mux.o)
+        return m
