@@ -1,0 +1,81 @@
+"""Post-training quantization of PyTorch networks to what the machine runs.
+
+Importing the package does not import torch; its functions do, when they are called.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tercel.sw.quantize.errors import QuantizedFileError, QuantizeError
+from tercel.sw.quantize.scheme import Scheme
+from tercel.sw.quantize.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+__all__ = ["SCHEMES", "QuantizeError", "QuantizedFileError", "Scheme", "load_quantized", "quantize", "save_quantized"]
+
+
+def quantize(
+    model: "nn.Module",
+    *,
+    calibration: "Iterable[Tensor]",
+    scheme: str | Scheme = "shift8",
+    bits: int | Mapping[str, int] | None = None,
+    bias_correction: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> "ExportedProgram":
+    """Quantize a network after its training.
+
+    Batch norms are folded; activations get 8-bit codes whose range loses the least squared error of what the calibration images show;
+    weights get the scheme's scales; biases are corrected for the mean error of their channel. The result is an ordinary
+    ``torch.export`` program of quantize, dequantize and float operators that takes one image ``[1, channels, height, width]``, and
+    the input of :func:`tercel.sw.importer.import_exported`. Module names and source lines stay in the nodes' metadata.
+
+    Parameters
+    ----------
+    model
+        Stays as it is. It is quantized in evaluation mode, in float32, on the CPU.
+    calibration
+        Batches ``[images, channels, height, width]`` of normalised images, or one such tensor; read once. A few dozen images do.
+    scheme
+        A name in :data:`SCHEMES` or a :class:`Scheme`.
+    bits
+        Weight bits, 2..8: for all layers, or by patterns on module names (``{"*": 8, "features.1*": 4}``), where the last one that
+        matches counts. None, and layers that no pattern matches, take the scheme's own.
+    bias_correction
+        Whether to correct biases, on the first 32 images.
+    progress
+        Called with the steps done, their total (0 where it is unknown), and what they are.
+
+    Raises
+    ------
+    QuantizeError
+        For arguments out of range, values that are not finite, images that do not fit each other or the network, and networks that
+        ``torch.export`` refuses.
+    """
+    from tercel.sw.quantize.flow import quantize_model
+
+    return quantize_model(model, calibration=calibration, scheme=scheme, bits=bits, bias_correction=bias_correction, progress=progress)
+
+
+def save_quantized(program: "ExportedProgram", path: str | Path) -> None:
+    """Write a quantized network to a file, which ``torch.export.load`` reads too."""
+    from tercel.sw.quantize.quantized_file import write_program
+
+    write_program(program, Path(path))
+
+
+def load_quantized(path: str | Path) -> "ExportedProgram":
+    """Read what :func:`save_quantized` wrote.
+
+    Raises
+    ------
+    QuantizedFileError
+        For a file that is missing, damaged, or no quantized network.
+    """
+    from tercel.sw.quantize.quantized_file import read_program
+
+    return read_program(Path(path))

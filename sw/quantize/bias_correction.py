@@ -1,0 +1,119 @@
+"""Bias correction: take back the shift that quantization gives to the mean of each output channel.
+
+Rounding a channel's few weights errs by an amount that does not average out over an image: the channel's output is shifted by
+``mean(W_q * x_q) - mean(W * x)``. The shift is measured on calibration images, layer by layer in the network that is already
+quantized and corrected up to there, and subtracted from the layer's bias (empirical bias correction, after Nagel et al.,
+arXiv 1906.04721).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from tercel.sw.quantize.observers import ActivationObserver, PerChannelWeightObserver
+from tercel.sw.quantize.plan import constant
+from tercel.sw.quantize.prepared_graph import WeightedLayer, observer, weighted_layers
+from tercel.sw.quantize.weight_scales import BIAS_LIMIT
+
+
+@dataclass
+class _Values:
+    """What a node makes in the float network and in the quantized one: a value per image each, or one value if it is a constant."""
+
+    real: list[Any]
+    quantized: list[Any]
+
+
+def _pick(values: list[Any], image: int) -> Any:
+    return values[image if len(values) > 1 else 0]
+
+
+def _round_bias(layer: WeightedLayer, bias: Tensor) -> Tensor:
+    return torch.round(bias / layer.bias_scales) * layer.bias_scales
+
+
+def _channel_means(images: list[Tensor]) -> Tensor:
+    axis = 1 if images[0].dim() == 4 else images[0].dim() - 1
+    sums = [image.to(torch.float64).mean(dim=[dim for dim in range(image.dim()) if dim != axis]) for image in images]
+    return torch.stack(sums).mean(dim=0)
+
+
+def _correct(layer: WeightedLayer, values: _Values) -> None:
+    shift = (_channel_means(values.quantized) - _channel_means(values.real)).to(torch.float32)
+    old = layer.bias
+    wanted = old - shift
+    new = torch.where((wanted / layer.bias_scales).abs() < BIAS_LIMIT, wanted, old)
+    layer.replace_bias(new)
+    change = _round_bias(layer, new) - _round_bias(layer, old)
+    if values.quantized[0].dim() == 4:
+        change = change.reshape(-1, 1, 1)
+    values.quantized = [image + change for image in values.quantized]
+
+
+def _call(node: Node, environment: dict[Node, _Values], count: int) -> _Values:
+    target = node.target
+    assert callable(target)
+    many = any(len(environment[argument].real) > 1 for argument in node.all_input_nodes)
+
+    def run(pick: Callable[[Node, int], Any], image: int) -> Any:
+        return target(*map_arg(node.args, lambda n: pick(n, image)), **map_arg(node.kwargs, lambda n: pick(n, image)))
+
+    images = range(count if many else 1)
+    return _Values(
+        [run(lambda n, i: _pick(environment[n].real, i), image) for image in images],
+        [run(lambda n, i: _pick(environment[n].quantized, i), image) for image in images],
+    )
+
+
+def _observed(graph_module: GraphModule, node: Node, values: _Values, layers: dict[Node, WeightedLayer]) -> _Values:
+    """The quantized network's value behind an observer; the float network's is the same as before."""
+    watched = observer(graph_module, node)
+    if isinstance(watched, ActivationObserver | PerChannelWeightObserver):
+        return _Values(values.real, [watched.fake_quantize(value) for value in values.quantized])
+    layer = next(layers[user] for user in node.users if user in layers)
+    return _Values(values.real, [_round_bias(layer, value) for value in values.quantized])
+
+
+@torch.no_grad()
+def correct_biases(graph_module: GraphModule, images: Sequence[Tensor], *, progress: Callable[[int, int], None]) -> None:
+    """Correct the bias of every layer with weights; their scales must be chosen.
+
+    Runs the float and the quantized network side by side, one operator after the other over all images, so the largest tensors of
+    all images are in memory at once. A correction that would take a bias out of range is left out.
+
+    Parameters
+    ----------
+    graph_module
+        A calibrated graph; its biases are replaced.
+    images
+        Inputs of the graph, each of batch size 1.
+    progress
+        Called with the number of layers done and their total.
+    """
+    layers = {layer.node: layer for layer in weighted_layers(graph_module)}
+    environment: dict[Node, _Values] = {}
+    uses = {node: len(node.users) for node in graph_module.graph.nodes}
+    done = 0
+    for node in graph_module.graph.nodes:
+        if node.op == "placeholder":
+            environment[node] = _Values(list(images), list(images))
+        elif node.op == "get_attr":
+            value = constant(graph_module, node)
+            environment[node] = _Values([value], [value])
+        elif node.op == "call_module":
+            environment[node] = _observed(graph_module, node, environment[node.args[0]], layers)
+        elif node.op == "call_function":
+            environment[node] = _call(node, environment, len(images))
+        if node in layers:
+            _correct(layers[node], environment[node])
+            done += 1
+            progress(done, len(layers))
+        for source in node.all_input_nodes:
+            uses[source] -= 1
+            if uses[source] == 0:
+                del environment[source]

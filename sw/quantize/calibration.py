@@ -1,0 +1,78 @@
+"""Calibration images: checking them, and showing them to a prepared network."""
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from tercel.sw.quantize.errors import QuantizeError
+
+CORRECTION_IMAGES = 32
+"""Images that are kept for bias correction; the largest tensors of all of them are in memory at once."""
+
+
+class CalibrationImages:
+    """A stream of single images out of a user's batches, checked one by one.
+
+    Parameters
+    ----------
+    batches
+        Tensors ``[images, channels, height, width]``, or one such tensor. Read once.
+    """
+
+    def __init__(self, batches: Iterable[Tensor]) -> None:
+        self._batches = iter([batches] if isinstance(batches, Tensor) else batches)
+        self.batch_count = 1 if isinstance(batches, Tensor) else operator.length_hint(batches)
+        first = next(self._batches, None)
+        if first is None:
+            raise QuantizeError("calibration must hold at least one image, but is empty (a few dozen are enough)")
+        self._first = self._check(first, 0, None)
+        if not len(self._first):
+            raise QuantizeError("calibration[0] must hold at least one image, not 0 (a few dozen are enough)")
+        self.example = self._first[:1]
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        """Number of the batch and an image ``[1, channels, height, width]``; only once."""
+        for image in self._first:
+            yield 0, image[None]
+        for number, batch in enumerate(self._batches, start=1):
+            for image in self._check(batch, number, self._first):
+                yield number, image[None]
+
+    @staticmethod
+    def _check(batch: object, number: int, first: Tensor | None) -> Tensor:
+        name = f"calibration[{number}]"
+        if not isinstance(batch, Tensor):
+            raise QuantizeError(f"{name} must be a tensor of images, not {type(batch).__name__} (leave out the labels)")
+        if not batch.is_floating_point():
+            raise QuantizeError(f"{name} must hold real numbers, not {batch.dtype} (normalise the images as the network expects)")
+        if batch.dim() != 4:
+            raise QuantizeError(f"{name} must have the shape [images, channels, height, width], not {list(batch.shape)} "
+                                "(add a batch dimension with [None])")  # fmt: skip
+        if first is not None and batch.shape[1:] != first.shape[1:]:
+            raise QuantizeError(f"{name} must hold images of {list(first.shape[1:])} as calibration[0] does, not {list(batch.shape[1:])} "
+                                "(resize or crop them)")  # fmt: skip
+        if not bool(torch.isfinite(batch).all()):
+            raise QuantizeError(f"{name} must be finite, but holds NaN or infinity (check how the images are normalised)")
+        return batch.detach().to(device="cpu", dtype=torch.float32)
+
+
+@torch.no_grad()
+def calibrate(graph_module: GraphModule, images: CalibrationImages, *, progress: Callable[[int, int], None]) -> list[Tensor]:
+    """Show every image to the observers of a prepared network; returns the first few for bias correction.
+
+    ``progress`` is called with the number of batches done and their total, 0 where it cannot be known.
+    """
+    kept: list[Tensor] = []
+    current = 0
+    for number, image in images:
+        if number != current:
+            progress(number, images.batch_count)
+            current = number
+        graph_module(image)
+        if len(kept) < CORRECTION_IMAGES:
+            kept.append(image)
+    progress(current + 1, images.batch_count)
+    return kept

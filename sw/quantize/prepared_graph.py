@@ -1,0 +1,70 @@
+"""A graph with observers, as ``prepare_pt2e`` leaves it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from tercel.sw.quantize.observers import ActivationObserver, PerChannelWeightObserver
+from tercel.sw.quantize.plan import constant, module_path
+
+
+@dataclass(frozen=True)
+class WeightedLayer:
+    """A convolution or linear layer of a prepared graph, its constants and observers."""
+
+    node: Node
+    graph_module: GraphModule
+    activation: ActivationObserver
+    weight_observer: PerChannelWeightObserver
+    weight_node: Node
+    bias_node: Node
+
+    @property
+    def name(self) -> str:
+        """Path of its module."""
+        return module_path(self.node)
+
+    @property
+    def weight(self) -> Tensor:
+        """``[outputs, ...]``."""
+        return constant(self.graph_module, self.weight_node)
+
+    @property
+    def bias(self) -> Tensor:
+        """``[outputs]``."""
+        return constant(self.graph_module, self.bias_node)
+
+    def replace_bias(self, value: Tensor) -> None:
+        """Put another bias in its place."""
+        setattr(self.graph_module, str(self.bias_node.target), value)
+
+    @property
+    def bias_scales(self) -> Tensor:
+        """Scale of a bias code, ``[outputs]``."""
+        return self.activation.calculate_qparams()[0] * self.weight_observer.calculate_qparams()[0]
+
+
+def observer(graph_module: GraphModule, node: object) -> object:
+    """The module that a node calls, None if it calls none."""
+    return graph_module.get_submodule(str(node.target)) if isinstance(node, Node) and node.op == "call_module" else None
+
+
+def weighted_layers(graph_module: GraphModule) -> Iterator[WeightedLayer]:
+    """The layers whose weights are observed, in order."""
+    for node in graph_module.graph.nodes:
+        if node.op != "call_function" or len(node.args) < 3:
+            continue
+        activation, weight = (observer(graph_module, argument) for argument in node.args[:2])
+        if isinstance(activation, ActivationObserver) and isinstance(weight, PerChannelWeightObserver):
+            yield WeightedLayer(node, graph_module, activation, weight, node.args[1].args[0], node.args[2].args[0])
+
+
+def name_observers(graph_module: GraphModule) -> None:
+    """Tell each activation observer whose output it watches, for messages."""
+    for node in graph_module.graph.nodes:
+        watched = observer(graph_module, node)
+        if isinstance(watched, ActivationObserver) and watched.where == "a tensor":
+            source = node.args[0]
+            watched.where = "the input" if source.op == "placeholder" else f"module {module_path(source)!r} ({source.target})"

@@ -1,0 +1,28 @@
+"""Fix the scales of all weights, once the activations' are known."""
+
+import numpy as np
+import torch
+from torch.fx import GraphModule
+
+from tercel.sw.quantize.prepared_graph import weighted_layers
+
+BIAS_LIMIT = 1 << 30
+"""Magnitude that a bias code stays below. The machine adds it to the sums in int32, channel shift included: half the range is left for
+the sums themselves."""
+
+_HEADROOM = 2.0
+"""Kept for bias correction: scales are chosen for biases of up to half the limit."""
+
+
+def choose_weight_scales(graph_module: GraphModule) -> None:
+    """Fix the scales of every layer's weights by its scheme.
+
+    A channel whose weights are nearly zero (batch norm with a variance of nearly zero leaves such) would get a scale so small that its
+    bias in units of ``input scale * weight scale`` leaves int32: each scale is kept at ``|bias| / (input scale * BIAS_LIMIT / 2)`` or
+    above.
+    """
+    for layer in weighted_layers(graph_module):
+        input_scale = layer.activation.scale_and_zero_point[0]
+        bias = layer.bias.detach().to(torch.float64).abs().numpy()
+        # The last ulp is for the product of two float32 scales, which is rounded.
+        layer.weight_observer.choose(layer.weight, least=np.asarray(bias * _HEADROOM / (input_scale * BIAS_LIMIT) * (1 + 2.0**-20)))
