@@ -36,6 +36,16 @@ class LinearPart:
         return self.words * self.word_bytes * (9 if self.space is Space.RECORD else 1)
 
 
+def check_parts(parts: Iterable[LinearPart]) -> None:
+    """:class:`~tercel.sw.layer_spec.LayerError` if a group needs more than a memory holds."""
+    for part in parts:
+        if part.words > part.depth:
+            raise LayerError(
+                f"input channels must need at most {part.depth_name}={part.depth} words a group of outputs, not {part.words} "
+                f"(fewer channels, taps or weight bits, or a config with more {part.depth_name})"
+            )
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Groups ``first`` to ``first + count - 1`` of a section, which are on chip together."""
@@ -64,12 +74,7 @@ class Chunks:
     @classmethod
     def plan(cls, parts: list[LinearPart], *, sections: int, groups: int) -> "Chunks":
         """:class:`~tercel.sw.layer_spec.LayerError` if not even one group fits."""
-        for part in parts:
-            if part.words > part.depth:
-                raise LayerError(
-                    f"input channels must need at most {part.depth_name}={part.depth} words a group of outputs, not {part.words} "
-                    f"(fewer channels, taps or weight bits, or a config with more {part.depth_name})"
-                )
+        check_parts(parts)
         fitting = min((part.depth // part.words for part in parts), default=sections * groups)
         resident = sections * groups <= fitting
         if resident:

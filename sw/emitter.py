@@ -1,7 +1,7 @@
 """Instructions with the instructions they depend on, turned into tokens and fences."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tercel.hw.isa import QUEUE_DEPTH, TOKEN_MAX, Engine, Opcode
@@ -32,7 +32,8 @@ class Emitter:
     """Collects instructions in program order; :meth:`finish` adds HALT, the tokens and the fences.
 
     Every instruction says after which earlier ones it may start. Instructions of one engine land in order, so one token for the
-    latest of another engine is enough, and none where an earlier instruction of the same engine has waited for it already.
+    latest of another engine is enough, and none where that has landed for certain: because an earlier instruction of the same engine,
+    or one that this one waits for, has waited for it already.
     """
 
     _instructions: list[Instruction] = field(default_factory=list)
@@ -61,6 +62,11 @@ class Emitter:
         places[index] = self.add(opcode, values, after=[*(places[giver] for giver in other._after[index]), *after])
         return places[index]
 
+    def entries(self) -> Iterator[tuple[Opcode, dict[str, int], set[int]]]:
+        """All instructions with those that they wait for, in order."""
+        for (opcode, values), after in zip(self._instructions, self._after, strict=True):
+            yield opcode, values, after
+
     def engine(self, index: int) -> Engine:
         """The engine of an instruction."""
         engine = engine_of(*self._instructions[index])
@@ -70,25 +76,38 @@ class Emitter:
     def finish(self) -> list[Instruction]:
         """All instructions with ``wait``, ``post`` and ``fence``, and a HALT; :class:`TokenError` if tokens would not suffice."""
         result = [(opcode, dict(values)) for opcode, values in self._instructions]
-        waited: dict[tuple[Engine, Engine], int] = {}
+        # What has landed for certain when an instruction starts: by engine, the index of the latest.
+        landed: list[list[int]] = []
+        before = {engine: [-1] * len(Engine) for engine in Engine}
         for index, (opcode, values) in enumerate(result):
             engine = engine_of(opcode, values)
             assert engine is not None
+            known = list(before[engine])
             latest: dict[Engine, int] = {}
             for giver in self._after[index]:
                 giver_engine = engine_of(*result[giver])
                 assert giver < index and giver_engine is not None
                 latest[giver_engine] = max(giver, latest.get(giver_engine, -1))
-            for giver_engine, giver in latest.items():
+            for giver_engine, giver in sorted(latest.items(), key=lambda item: -item[1]):
+                if known[giver_engine] >= giver:
+                    continue
                 if giver_engine is engine:
                     values["fence"] = 1
-                elif waited.get((giver_engine, engine), -1) < giver:
-                    waited[giver_engine, engine] = giver
+                    giver = self._previous(index, engine)  # noqa: PLW2901
+                else:
                     values["wait"] = values.get("wait", 0) | 1 << giver_engine
                     result[giver][1]["post"] = result[giver][1].get("post", 0) | 1 << engine
+                known = [max(pair) for pair in zip(known, landed[giver], strict=True)]
+                known[giver_engine] = max(known[giver_engine], giver)
+            landed.append(known)
+            before[engine] = known
         result.append((Opcode.HALT, {}))
         check_tokens(result)
         return result
+
+    def _previous(self, index: int, engine: Engine) -> int:
+        """The instruction before ``index`` on the same engine."""
+        return next(other for other in range(index - 1, -1, -1) if self.engine(other) is engine)
 
 
 def check_tokens(instructions: list[Instruction]) -> None:

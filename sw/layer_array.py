@@ -22,7 +22,7 @@ from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import Placement, ceil_div, pack_array_weights, pack_parameters, pack_thresholds
 from tercel.sw.transfer import load_words, move_tensor
 
-_ALL_CHANNELS = 16
+CHANNEL_THRESHOLDS = 16
 """Threshold words between the tables of two channels."""
 
 
@@ -53,16 +53,16 @@ def lower_array(
             rotation=rotation,
         ),
     )
-    parts = _linear_parts(layer, layer_tensors, config, image)
-    shared_table = _shared_table(layer, layer_tensors, config, image)
+    parts = array_parts(layer, layer_tensors, config, image)
+    table = shared_table(layer, layer_tensors, config, image)
     source = replace(ports.input, shape=layer.input)
     residual = None if ports.residual is None else replace(ports.residual, shape=layer.output)
     target = replace(ports.output, shape=layer.output)
     chunks = Chunks.plan(parts, sections=sections, groups=outputs_per_section)
-    numbers = _numbers(layer, layer_tensors)
+    numbers = array_numbers(layer, layer_tensors)
 
     emitter = Emitter()
-    always = [] if shared_table is None else _load_table(emitter, shared_table, layer, config)
+    always = [] if table is None else _load_table(emitter, table, layer, config)
     for band in plan.bands:
         ready = list(always)
         inputs, users = plan.input_place(band)
@@ -78,7 +78,7 @@ def lower_array(
         computed = []
         for chunk in chunks.chunks:
             addresses, loads = chunks.bring(emitter, chunk)
-            values = numbers | _geometry(layer, config, band, inputs, chunk)
+            values = numbers | array_geometry(layer, config, band, inputs, chunk)
             word = chunk.section * (layer.out // sections // config.lanes) + chunk.first * config.words_per_tile
             values |= outputs.fields("out", row=band.row, column=0, step=1, group=word)
             if residuals is not None:
@@ -139,7 +139,8 @@ def _by_section(values: Integers, spec: LayerSpec, config: Config) -> Integers:
     return padded.reshape(-1, *values.shape[1:])
 
 
-def _linear_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> list[LinearPart]:
+def array_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> list[LinearPart]:
+    """What each output group of a ``conv`` needs in the weight, parameter and threshold memories, its words being put into ``image``."""
     taps = spec.kernel[0] * spec.kernel[1] * ceil_div(spec.input[2] // spec.groups, config.lanes)
     weights = pack_array_weights(_by_section(tensors.weights, spec, config), digits=spec.digits, config=config)
     parameters = pack_parameters(
@@ -167,7 +168,7 @@ def _linear_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image:
         ),
     ]
     if spec.thresholds and not spec.threshold_shared:
-        table = np.zeros((spec.out, _ALL_CHANNELS), dtype=np.int64)
+        table = np.zeros((spec.out, CHANNEL_THRESHOLDS), dtype=np.int64)
         table[:, : spec.thresholds] = tensors.thresholds
         data = pack_thresholds(_by_section(table, spec, config).reshape(-1), config=config)
         parts.append(
@@ -177,13 +178,14 @@ def _linear_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image:
                 depth=config.threshold_depth,
                 address=image.add_data("thresholds", data),
                 word_bytes=config.threshold_word_bytes,
-                words=_ALL_CHANNELS * config.outputs,
+                words=CHANNEL_THRESHOLDS * config.outputs,
             )
         )
     return parts
 
 
-def _shared_table(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> int | None:
+def shared_table(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> int | None:
+    """Address of the one table of thresholds, where there is one for all channels."""
     if not spec.threshold_shared or not spec.thresholds:
         return None
     return image.add_data("thresholds", pack_thresholds(tensors.thresholds.reshape(-1), config=config))
@@ -202,7 +204,7 @@ def _load_table(emitter: Emitter, address: int, spec: LayerSpec, config: Config)
     )
 
 
-def _numbers(spec: LayerSpec, tensors: LayerTensors) -> dict[str, int]:
+def array_numbers(spec: LayerSpec, tensors: LayerTensors) -> dict[str, int]:
     """The fields that are the same in all instructions of the layer."""
     narrow = spec.narrow
     if narrow is None:
@@ -232,7 +234,8 @@ def _numbers(spec: LayerSpec, tensors: LayerTensors) -> dict[str, int]:
     return values
 
 
-def _geometry(spec: LayerSpec, config: Config, band: Band, inputs: Placement, chunk: Chunk) -> dict[str, int]:
+def array_geometry(spec: LayerSpec, config: Config, band: Band, inputs: Placement, chunk: Chunk) -> dict[str, int]:
+    """The fields that say which pixels and channels an ARRAY instruction reads and how many it makes."""
     channels = spec.input[2] // spec.groups
     groups = ceil_div(channels, config.lanes)
     return input_fields(spec, band, inputs, group=chunk.section * groups) | {

@@ -14,13 +14,13 @@ from tercel.sw.band import BandPlan, Layout, plan_bands
 from tercel.sw.chunk import Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_array import input_fields
-from tercel.sw.layer_spec import LayerError, LayerSpec, LayerTensors, check
+from tercel.sw.layer_spec import Kind, LayerError, LayerSpec, LayerTensors, check
 from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
 from tercel.sw.transfer import load_words, move_groups
 
-_MODES = {"depthwise": Mode.CONV, "max_pool": Mode.MAX, "average_pool": Mode.AVERAGE, "linear": Mode.MATRIX_VECTOR}
+MODES: dict[Kind, Mode] = {"depthwise": Mode.CONV, "max_pool": Mode.MAX, "average_pool": Mode.AVERAGE, "linear": Mode.MATRIX_VECTOR}
 
 
 def lower_depthwise(
@@ -29,27 +29,16 @@ def lower_depthwise(
     """The instructions of a ``depthwise``, pool or one-pixel ``linear`` layer; a ``LayerError`` if it cannot fit."""
     config = image.config
     check_depthwise(spec, config)
-    mode = _MODES[spec.kind]
+    mode = MODES[spec.kind]
     input_groups = ceil_div(spec.input[2], config.lanes)
     output_groups = ceil_div(spec.output[2], config.lanes)
     check(max(input_groups, output_groups) <= 1024, "input", f"at most {1024 * config.lanes} channels", spec.input[2], "split the channels")
     slice_groups, plan = _plan(spec, config, input_groups, output_groups, first_bank=first_bank, rotation=rotation)
     sections = ceil_div(output_groups, slice_groups)
-    parts = _linear_parts(spec, tensors, image, groups=sections * slice_groups)
-    average = image.add_data("parameters", _parameters(tensors, config, channels=config.lanes)) if mode is Mode.AVERAGE else None
+    parts = depthwise_parts(spec, tensors, image, groups=sections * slice_groups)
+    average = image.add_data("parameters", depthwise_parameters(tensors, config, channels=config.lanes)) if mode is Mode.AVERAGE else None
     chunks = Chunks.plan(parts, sections=sections, groups=slice_groups)
-    numbers = {
-        "mode": int(mode),
-        "steps": input_groups - 1 if mode is Mode.MATRIX_VECTOR else 0,
-        "offset": spec.weight_offset if parts else 0,
-        "gain": spec.gain - 1,
-        "multiplier": spec.multiplier,
-        "shift": spec.shift,
-        "z_out": spec.z_out,
-        "lo": spec.low,
-        "hi": spec.high,
-        "out_space": spec.out_space,
-    }
+    numbers = depthwise_numbers(spec, config)
 
     emitter = Emitter()
     always = []
@@ -145,7 +134,23 @@ def check_depthwise(spec: LayerSpec, config: Config) -> None:
     check(spec.narrow is not True, "narrow", "false", spec.narrow, "only the array has narrow sums")
 
 
-def _parameters(tensors: LayerTensors, config: Config, *, channels: int) -> bytes:
+def depthwise_numbers(spec: LayerSpec, config: Config) -> dict[str, int]:
+    """The fields that are the same in all instructions of the layer."""
+    return {
+        "mode": int(MODES[spec.kind]),
+        "steps": ceil_div(spec.input[2], config.lanes) - 1 if spec.kind == "linear" else 0,
+        "offset": spec.weight_offset if spec.kind in ("depthwise", "linear") else 0,
+        "gain": spec.gain - 1,
+        "multiplier": spec.multiplier,
+        "shift": spec.shift,
+        "z_out": spec.z_out,
+        "lo": spec.low,
+        "hi": spec.high,
+        "out_space": spec.out_space,
+    }
+
+
+def depthwise_parameters(tensors: LayerTensors, config: Config, *, channels: int) -> bytes:
     """The parameter words of the first ``channels`` channels; a pool's are all equal, so a short tensor is continued."""
     bias, shift, multiplier = (np.resize(values, channels) for values in (tensors.bias, tensors.shift, tensors.multiplier))
     if not config.per_channel_multiplier:
@@ -153,7 +158,7 @@ def _parameters(tensors: LayerTensors, config: Config, *, channels: int) -> byte
     return pack_parameters(bias=bias, shift=shift, multiplier=multiplier, channels=config.lanes)
 
 
-def _linear_parts(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, groups: int) -> list[LinearPart]:
+def depthwise_parts(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, groups: int) -> list[LinearPart]:
     """What each of ``groups`` channel groups (matrix-vector: output groups) needs, zeros past the last; nothing for pools."""
     config = image.config
     missing = groups * config.lanes - spec.output[2]
@@ -178,7 +183,7 @@ def _linear_parts(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *,
             space=Space.DEPTHWISE_PARAMETER,
             depth_name="record_depth",
             depth=config.record_depth,
-            address=image.add_data("parameters", _parameters(tensors, config, channels=groups * config.lanes)),
+            address=image.add_data("parameters", depthwise_parameters(tensors, config, channels=groups * config.lanes)),
             word_bytes=config.depthwise_parameter_word_bytes,
             words=1,
         ),

@@ -1,17 +1,25 @@
 """LOAD and STORE instructions for parts of tensors and for the linear memories."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from tercel.hw.isa import Opcode, Space
-from tercel.sw.emitter import Emitter
 from tercel.sw.program import Port
 from tercel.sw.tensor_layout import Placement
 
 _COUNT_LIMIT = 4096
 
 
+class Instructions(Protocol):
+    """What takes instructions: an :class:`~tercel.sw.emitter.Emitter`, a compiler's trace."""
+
+    def add(self, opcode: Opcode, values: Mapping[str, int], *, after: Iterable[int] = ()) -> int:
+        """Append an instruction that may start when those ``after`` have landed; returns its index."""
+        ...
+
+
 def move_tensor(
-    emitter: Emitter,
+    emitter: Instructions,
     opcode: Opcode,
     port: Port,
     placement: Placement,
@@ -40,7 +48,7 @@ def move_tensor(
 
 
 def move_groups(
-    emitter: Emitter,
+    emitter: Instructions,
     opcode: Opcode,
     port: Port,
     placement: Placement,
@@ -79,7 +87,7 @@ def move_groups(
 
 
 def load_words(
-    emitter: Emitter, space: Space, *, address: int, word_bytes: int, first: int, count: int, depth: int, after: Iterable[int]
+    emitter: Instructions, space: Space, *, address: int, word_bytes: int, first: int, count: int, depth: int, after: Iterable[int]
 ) -> list[int]:
     """LOADs of ``count`` words (records of 9 memory words) into a linear memory from word ``first`` on; returns their indices."""
     per_word = 9 if space is Space.RECORD else 1

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from tercel.hw.config import Config
-from tercel.hw.isa import Engine, Opcode
+from tercel.hw.isa import Opcode
 from tercel.sw.compiler.fit import FitError
+from tercel.sw.compiler.emit import Machine, emit_group
+from tercel.sw.compiler.finish import give_tokens, ranges
+from tercel.sw.compiler.group_plan import GroupPlan
 from tercel.sw.compiler.legalize import legalize
+from tercel.sw.compiler.schedule import schedule
+from tercel.sw.compiler.segment import segment
 from tercel.sw.emitter import Emitter
 from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode
 from tercel.sw.layer import lower_to_ports
@@ -40,29 +45,56 @@ def run_passes(
     for node in graph.nodes:
         if any(fnmatchcase(node.name, pattern) for pattern in keep):
             wanted[node.output] = None
+    groups = segment(legal, config, wanted)
     ports: dict[str, Port] = {}
-    for node in legal.nodes:
-        tensor = legal.tensors[node.output]
-        ports[node.output] = image.add_tensor(tensor.name, tensor.shape, signed=tensor.signed)
+    for plan in groups:
+        for name in plan.group.stored if isinstance(plan, GroupPlan) else [plan.output]:
+            tensor = legal.tensors[name]
+            ports[name] = image.add_tensor(tensor.name, tensor.shape, signed=tensor.signed)
     for name in legal.inputs:
         tensor = legal.tensors[name]
         ports[name] = image.add_input(name, np.zeros(tensor.shape, dtype=np.int64), signed=tensor.signed)
     for name in wanted:
         image.share_output(ports[name])
-    emitter = Emitter()
-    marks = []
+    machine = Machine(config, image, ports, {node.name: number for number, node in enumerate(legal.nodes)})
     problems = []
-    for number, node in enumerate(legal.nodes):
-        image.prefix = f"{node.name}."
-        try:
-            lowered = _lower(node, image, ports)
-        except LayerError as error:
-            problems.append(f"{node.name}: {error}")
+    for plan in groups:
+        if isinstance(plan, GroupPlan):
+            emit_group(machine, plan)
             continue
-        marks.append(replace(_append(emitter, lowered), name=node.name, group=number))
+        image.prefix = f"{plan.name}."
+        try:
+            lowered = _lower(plan, image, ports)
+        except LayerError as error:
+            problems.append(f"{plan.name}: {error}")
+            continue
+        machine.trace.node = machine.numbers[plan.name]
+        machine.append_alone(lowered.emitter, reads=plan.inputs, writes=plan.output)
     if problems:
         raise FitError(problems)
-    return replace(image.program(emitter.finish(), tuple(marks)), graph=graph)
+    trace = machine.trace
+    order = schedule(trace, config, memory_latency=memory_latency)
+    instructions = give_tokens(trace, order)
+    owned: dict[int, list[int]] = {}
+    for place, index in enumerate(order):
+        owned.setdefault(trace.operations[index].node, []).append(place)
+    group_of = {}
+    for number, plan in enumerate(groups):
+        for node in plan.group.layers if isinstance(plan, GroupPlan) else [plan]:
+            group_of[node.name] = number
+    marks = []
+    for number, node in enumerate(legal.nodes):
+        layer = isinstance(node, LayerNode)
+        marks.append(LayerMark(
+            name=node.name,
+            kind=node.spec.kind if layer else "concat",
+            engine=("array" if node.spec.on_array(config) else "depthwise") if layer else "load",
+            instructions=ranges(owned.get(number, [])),
+            macs=node.spec.macs if layer else 0,
+            digits=node.spec.digits if layer and node.spec.on_array(config) else 1,
+            group=group_of[node.name],
+        ))
+    return replace(image.program(instructions, tuple(marks)), graph=graph)
 
 
 def _lower(node: LayerNode | ConcatNode, image: MemoryImage, ports: dict[str, Port]) -> LoweredLayer:
@@ -105,14 +137,3 @@ def _lower_concat(node: ConcatNode, config: Config, ports: dict[str, Port]) -> L
     return LoweredLayer(emitter=emitter, kind="concat", engine="load", macs=0, digits=1)
 
 
-def _append(emitter: Emitter, layer: LoweredLayer) -> LayerMark:
-    """Each engine's first instruction of a layer waits for everything of the layers before."""
-    last = {emitter.engine(index): index for index in range(len(emitter))}
-    mark = layer.mark(first=len(emitter))
-    places: dict[int, int] = {}
-    begun: set[Engine] = set()
-    for index in range(len(layer.emitter)):
-        engine = layer.emitter.engine(index)
-        emitter.splice(layer.emitter, places, after=() if engine in begun else last.values())
-        begun.add(engine)
-    return mark
