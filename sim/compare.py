@@ -94,11 +94,21 @@ class TensorNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatComparison:
-    """Two executions of a network in floating point; the first is the signal. ``agreement``: share of images, 0..1, of equal top-1."""
+    """Two executions of a network in floating point; the first is the signal.
+
+    Attributes
+    ----------
+    names
+        Of the executions.
+    tensors
+        All that both have, in the graph's order.
+    agreement
+        Share of the images, 0..1, whose largest output is the same; None where the network's output is not compared.
+    """
 
     names: tuple[str, str]
     tensors: tuple[TensorNoise, ...]
-    agreement: float
+    agreement: float | None
 
     def reaches(self, limit: float) -> bool:
         """Whether every tensor's ratio is at least ``limit`` dB."""
@@ -166,8 +176,9 @@ def compare_floats(
         signal, other = np.asarray(first[tensor], dtype=np.float64), np.asarray(second[tensor], dtype=np.float64)
         largest = float(np.abs(other - signal).max(initial=0.0))
         tensors.append(TensorNoise(layer=layer, tensor=tensor, sqnr=sqnr(signal, other), largest=largest))
-    one, other = (_classes(values[graph.outputs[0]]) for values in (first, second))
-    return FloatComparison(names=names, tensors=tuple(tensors), agreement=float(np.mean(one == other)))
+    classes = [_classes(values[graph.outputs[0]]) for values in (first, second) if graph.outputs[0] in values]
+    agreement = float(np.mean(classes[0] == classes[1])) if len(classes) == 2 else None
+    return FloatComparison(names=names, tensors=tuple(tensors), agreement=agreement)
 
 
 def sqnr(signal: Floats, other: Floats) -> float:

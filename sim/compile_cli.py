@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tercel.sim.console import results
 from tercel.sim.execution import MachineOptions
 from tercel.sim.network import CompiledNetwork
 from tercel.sim.operator_table import operator_table
@@ -64,7 +64,12 @@ def compile_command(
 
 
 def explain_command(
-    network: QuantizedFile, *, config: ConfigName = "base", memory_bytes: MemoryBytes = None, json: Json = False
+    network: QuantizedFile,
+    *,
+    config: ConfigName = "base",
+    memory_bytes: MemoryBytes = None,
+    everything: Annotated[bool, typer.Option("--all", help="list quantize and dequantize ops too")] = False,
+    json: Json = False,
 ) -> None:
     """Show what becomes of each operator; exit code 3 if one is rejected. Example: tercel explain mnv2.tq --config base."""
     machine = parse_config(config, memory_bytes)
@@ -76,7 +81,7 @@ def explain_command(
     if json:
         typer.echo(dumps([asdict(operator) for operator in operators], indent=2, default=str))
     else:
-        Console().print(operator_table(operators, title=f"{network.name} on {machine.name}"))
+        results().print(operator_table(operators, title=f"{network.name} on {machine.name}", everything=everything))
     if any(operator.verdict == "rejected" for operator in operators):
         raise typer.Exit(UNSUPPORTED)
 

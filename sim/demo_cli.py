@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tercel.sim.console import results
 from tercel.sim.demo import DemoResult, run_demo
 from tercel.sim.parse import parse_config
 from tercel.sim.progress import progress_bars
@@ -49,7 +49,7 @@ def _print(result: DemoResult) -> None:
             f"{width.estimated_cycles}",
             f"{100 * width.utilization:.1f} %",
         )
-    Console().print(table)
+    results().print(table)
     typer.echo("every code equal on all machines" if result.equal else "the machines differ")
     for width in result.widths:
         typer.echo(f"{width.report}")

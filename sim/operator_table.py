@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tercel.sw.importer import OperatorReport
 
 VERDICTS = ("placed", "fused", "host", "rejected")
+_PLUMBING = ("quantized_decomposed.", "torchao.")
 _STYLES = {"rejected": "bold red", "host": "yellow"}
 
 
@@ -20,11 +21,20 @@ def why(operator: "OperatorReport") -> str:
     return f"{operator.reason} must be {operator.limit}, not {operator.value} ({operator.way_out})"
 
 
-def operator_table(operators: "Sequence[OperatorReport]", *, title: str) -> Table:
+def shown(operators: "Sequence[OperatorReport]") -> "list[OperatorReport]":
+    """The operators that a reader looks for: all but the quantize and dequantize ops that are where they belong."""
+    return [operator for operator in operators if operator.verdict == "rejected" or not operator.operator.startswith(_PLUMBING)]
+
+
+def operator_table(operators: "Sequence[OperatorReport]", *, title: str, everything: bool = False) -> Table:
     """One line an operator, and how many there are of each verdict."""
-    table = Table("name", "operator", "verdict", "reason", "source", title=title)
+    table = Table(title=title)
+    for heading in ("name", "operator", "verdict", "reason", "source"):
+        table.add_column(heading, overflow="fold")
+    operators = operators if everything else shown(operators)
     for operator in operators:
-        cells = (operator.name, operator.operator, operator.verdict, why(operator), operator.source)
+        short = operator.operator.removeprefix("aten.").removesuffix(".default")
+        cells = (operator.name, short, operator.verdict, why(operator), operator.source)
         table.add_row(*(Text(cell) for cell in cells), style=_STYLES.get(operator.verdict))
     counts = {verdict: sum(operator.verdict == verdict for operator in operators) for verdict in VERDICTS}
     table.caption = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)

@@ -24,7 +24,7 @@ USEFUL, LOST = "#228833", "#bb5566"
 _GREY = "#666666"
 _NUMBERED = 40
 """Layers, the longest ones, that get a number in the roofline."""
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,

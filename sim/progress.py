@@ -13,7 +13,8 @@ from tercel.sim.execution import Progress as Notify
 def progress_bars() -> Iterator[Notify]:
     """A function that shows ``(what, done, whole)`` as one bar for each ``what``, with the time left; without a whole as running time."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
         def notify(what: str, done: int, whole: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tercel.sim.console import results
 from tercel.sim.parse import UsageError
 from tercel.sim.progress import progress_bars
 from tercel.sim.quantized_file import save_quantized_file
@@ -50,7 +50,7 @@ def quantize_command(
             scheme=scheme,
             bits=parse_bits(bits or []),
             bias_correction=bias_correction,
-            progress=progress,
+            progress=lambda done, whole, step: progress(step, done, whole),
         )
         progress("write", 0, 0)
         save_quantized_file(program, output, image_format=model.image_format)
@@ -72,7 +72,7 @@ def schemes_command(*, json: Json = False) -> None:
     table = Table("scheme", "weight bits", "scales")
     for name, scheme in SCHEMES.items():
         table.add_row(name, f"{scheme.bits}", scheme.summary)
-    Console().print(table)
+    results().print(table)
 
 
 def load_model(name: str, options: dict[str, Any], weights: Path | None) -> "ImageNetwork":

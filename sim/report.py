@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tercel.sim import plots
 from tercel.sim.lane_cycles import CAUSES, LaneCycles, account
 from tercel.sim.network import CompiledNetwork, NetworkResult
-from tercel.sim.operator_table import why
+from tercel.sim.operator_table import shown, why
 from tercel.sim.profile import LayerProfile, Profile
 from tercel.sim.trace import trace_events
 
@@ -82,7 +82,7 @@ def render_report(
         pictures=[plots.svg(figure) for figure in figures],
         accounts=[_account(name, lanes, source=source) for name, lanes in accounts.items()],
         counters=[(name, f"{count:,}") for name, count in measured.counters.items()] if measured is not None else [],
-        operators=[(operator, why(operator)) for operator in operators],
+        operators=[(operator, why(operator)) for operator in shown(operators)],
     )
 
 

@@ -2,13 +2,16 @@
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from tercel.sim.progress import progress_bars
 from tercel.sim.run_cli import MemoryEfficiency, MemoryLatency, ProgramFile, open_network
+
+if TYPE_CHECKING:
+    from tercel.sw.importer import OperatorReport
 
 Json = Annotated[bool, typer.Option("--json", help="print the report's figures as JSON")]
 
@@ -35,11 +38,10 @@ def report_command(
             shapes = {name: network.graph.tensors[name] for name in network.graph.inputs}
             x = {name: np.full((1, *tensor.shape), tensor.zero_point, dtype=np.int64) for name, tensor in shapes.items()}
             measured = network.run(x, on="verilator", progress=progress)
-        operators = ()
+        operators: tuple[OperatorReport, ...] = ()
         if quantized is not None:
             progress("read the network", 0, 0)
             from tercel.sim.quantized_file import load_quantized_file
-
             from tercel.sw.importer import explain
 
             operators = explain(load_quantized_file(quantized).program, config=network.config)

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tercel.sim.compare import CodeComparison, FloatComparison
+from tercel.sim.console import results
 from tercel.sim.execution import CODE_EXECUTIONS, MachineOptions
 from tercel.sim.float_execution import FLOAT_EXECUTIONS
 from tercel.sim.input_files import image_format_of, read_input
@@ -92,11 +92,12 @@ def compare_command(
     if json:
         typer.echo(dumps(found.as_json(), indent=2))
     elif isinstance(found, CodeComparison):
-        Console().print(_code_table(found))
+        results().print(_code_table(found))
         typer.echo(found.describe())
     else:
-        Console().print(_float_table(found))
-        typer.echo(f"{names[0]} and {names[1]}: equal top class in {100 * found.agreement:.2f} % of the images")
+        results().print(_float_table(found))
+        if found.agreement is not None:
+            typer.echo(f"{names[0]} and {names[1]}: equal top class in {100 * found.agreement:.2f} % of the images")
     if not (found.equal if isinstance(found, CodeComparison) else limit is None or found.reaches(limit)):
         raise typer.Exit(DIFFERENT)
 
@@ -132,13 +133,13 @@ def _result_json(result: NetworkResult) -> dict[str, Any]:
 
 
 def _print_result(result: NetworkResult) -> None:
-    console = Console()
+    console = results()
     for name, values in result.outputs.items():
         if values.ndim == 2:
             table = Table("image", *(f"top {place}" for place in range(1, min(_TOP, values.shape[1]) + 1)), title=f"{name}: class (value)")
             for image, row in enumerate(values):
                 best = np.argsort(-row, kind="stable")[:_TOP]
-                table.add_row(f"{image}", *(f"{index} ({row[index]:.3f})" for index in best))
+                table.add_row(f"{image}", *(f"{index} ({row[index]:.4g})" for index in best))
             console.print(table)
         else:
             typer.echo(f"{name}: {'x'.join(str(side) for side in values.shape)}, {values.min():.4g}..{values.max():.4g}")
