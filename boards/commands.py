@@ -51,7 +51,7 @@ def area(
 
 def verilog(config: ConfigName, output: Folder = Path("build")) -> None:
     """Write the accelerator's Verilog for somebody else's SoC. Example: tercel verilog base -o build."""
-    from tercel.hw.verilog import verilog as emit  # noqa: PLC0415 (imports the whole gateware)
+    from tercel.hw.verilog import verilog as emit
 
     machine = named_config(config)
     with Console(stderr=True).status("elaborate"):
