@@ -18,7 +18,7 @@ def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: 
         part=part,
         synthesis="synth_ecp5 -abc9",
         place_tool="nextpnr-ecp5",
-        # The default router needs over half an hour for the whole of ``base``; router2 gives the same clock.
+        # The default router had not finished the whole of ``base`` after 13 minutes.
         place_arguments=(
             *(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),
             *("--router", "router2"),
