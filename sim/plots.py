@@ -22,6 +22,8 @@ BITS_COLOURS = {2: "#228833", 4: "#4477aa", 6: "#ccbb44", 8: "#aa3377"}
 PART_COLOURS = {"compute": "#4477aa", "overhead": "#ccbb44", "load": "#ee6677", "store": "#aa3377", "latency": "#bbbbbb"}
 USEFUL, LOST = "#228833", "#bb5566"
 _GREY = "#666666"
+_LABEL_PITCH = 0.027
+"""Least distance of labels in the timeline, as a share of its width."""
 _NUMBERED = 40
 """Layers, the longest ones, that get a number in the roofline."""
 _STYLE: Any = {
@@ -102,17 +104,19 @@ def timeline(program: Program, profile: Profile) -> "Figure":
                     _append(bars.setdefault(colour, []), span.start, span.free, gap=profile.cycles / 4000)
             for colour, pieces in bars.items():
                 axes.broken_barh(pieces, (row - 0.36, 0.72), facecolors=colour, linewidth=0, rasterized=True)
-        for begin, end, name in _groups(profile):
-            if (end - begin) / profile.cycles > 0.035:
-                axes.text((begin + end) / 2, -0.6, name, ha="left", va="bottom", fontsize=8, color=_GREY, rotation=30)
+        last = float("-inf")
+        for middle, name in sorted(((begin + end) / 2, name) for begin, end, name in _groups(profile)):
+            if (middle - last) / profile.cycles > _LABEL_PITCH:
+                axes.text(middle, -0.6, name, ha="left", va="bottom", fontsize=8, color=_GREY, rotation=35)
+                last = middle
         axes.set_yticks(range(len(tracks)), [engine.name.lower() for engine in tracks])
         axes.set_ylim(len(tracks) - 0.5, -0.55)
         axes.set_xlim(0, profile.cycles)
         axes.set_xlabel("cycles")
-        axes.set_title("Timeline of the engines, one colour a group of layers (cycle model)", pad=46)
+        axes.set_title("Timeline of the engines, one colour a group of layers (cycle model)", pad=66)
         axes.xaxis.set_major_formatter(_thousands)
 
-    return _figure(draw, height=4.0)
+    return _figure(draw, height=4.3)
 
 
 def layer_cycles(profile: Profile) -> "Figure":

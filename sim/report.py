@@ -122,6 +122,8 @@ def _summary(network: CompiledNetwork, *, clock_mhz: float | None, measured: Net
     if clock_mhz is not None:
         rows.append(("frames a second", f"{clock_mhz * 1e6 / cycles:.1f} at a clock of {clock_mhz:g} MHz"))
     rows.append(("utilization", f"{100 * profile.utilization:.1f} % of the lane-cycles of both engines (cycle model)"))
+    bounds = {bound: sum(layer.share for layer in profile.layers if layer.bound == bound) for bound in ("array", "depthwise", "memory")}
+    rows.append(("bound by", ", ".join(f"{bound} {100 * share:.1f} %" for bound, share in bounds.items() if share) + " of the cycles"))
     loaded, stored = sum(layer.loaded for layer in profile.layers), sum(layer.stored for layer in profile.layers)
     rows.append(("memory traffic", f"{loaded:,} bytes loaded, {stored:,} bytes stored"))
     return rows
