@@ -20,7 +20,7 @@ ARRAY_ROW_CYCLES = 4
 """Fewest cycles a row takes before the next can begin; one more with residual."""
 ARRAY_FEED_LATENCY = 8
 """From the issue of a step to the array."""
-ARRAY_DRAIN_LATENCY = 12
+ARRAY_DRAIN_LATENCY = 13
 """From a tile's last step to its last write, besides what :func:`array_drain_latency` adds and the drain interval."""
 DEPTHWISE_START = 27
 """Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
@@ -114,7 +114,7 @@ def array_interval(values: Mapping[str, int], config: Config) -> int:
 
 def array_drain_latency(config: Config) -> int:
     """Cycles from a tile's last step to its last write, besides the drain interval; also kept between two instructions."""
-    return ARRAY_DRAIN_LATENCY + config.lanes.bit_length() - 1 + bool(config.threshold_depth) + config.pixels
+    return ARRAY_DRAIN_LATENCY + config.lanes.bit_length() - 1 + config.pixels
 
 
 def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:

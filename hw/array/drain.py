@@ -2,7 +2,7 @@
 
 ::
 
-    last, tile -> SlotSequencer -+-> OperandFetch -> operands --+--> row 0: SumSelect -> J requantizers -> word -> bank 0
+    last, tile -> SlotSequencer -+-> OperandFetch -> operands --+--> row 0: J lanes -> word -> bank 0
                                  +-> Selection ----> selection -+        residual codes -^
                                  +-> capture, write ------------+--> row 1, a cycle later ...
 
@@ -15,11 +15,10 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.array.cell import tree_levels
 from tercel.hw.array.commit import CommitControl
-from tercel.hw.array.drain_row import DrainRow, row_latency
+from tercel.hw.array.drain_row import DrainRow
 from tercel.hw.array.drain_select import LATENCY as SELECT_LATENCY
 from tercel.hw.array.drain_select import Selection
-from tercel.hw.array.feed import RESIDUAL_WORD_BITS, act_layout, tile_layout
-from tercel.hw.array.operands import LATENCY as OPERANDS_LATENCY
+from tercel.hw.array.feed import RESIDUAL_WORD_BITS, ROW_LATENCY, act_layout, tile_layout
 from tercel.hw.array.operands import OperandFetch
 from tercel.hw.array.residual import ResidualCodes
 from tercel.hw.array.slots import SlotSequencer
@@ -75,7 +74,7 @@ class Drain(Component):
         m.submodules.sequencer = sequencer = SlotSequencer(config)
         m.submodules.operands = fetch = OperandFetch(config)
         m.submodules.selection = selection = Selection(config)
-        m.submodules.commit = commit = CommitControl(config, latency=_to_slot(config) + OPERANDS_LATENCY + row_latency(config))
+        m.submodules.commit = commit = CommitControl(config, latency=_to_slot(config) + SELECT_LATENCY + ROW_LATENCY)
         # The sequencer starts in the cycle after ``last``; the residual codes are there at once, the sums only behind the adder tree.
         slot = delayed(m, sequencer.slot, _to_slot(config), name="slot", reset_less=False)
         m.d.comb += [
@@ -90,13 +89,13 @@ class Drain(Component):
         if config.threshold_depth:
             connect(m, fetch.threshold, flipped(self.threshold))
 
-        operands, select, finish = fetch.o, selection.o, commit.o
+        operands, static, select, finish = fetch.o, fetch.static, selection.o, commit.o
         output = sequencer.slot.output
         residual = Cat(self.residual, self.last, self.residual_word)
         for row in range(config.pixels):
             residual = delayed(m, residual, 1, name=f"residual_{row}", reset_less=False)
             output = delayed(m, output, 1, name=f"output_{row}")
-            fields = delayed(m, fields, 1, name=f"fields_{row}")
+            static = delayed(m, static, 1, name=f"static_{row}")
             if row:
                 select = delayed(m, select, 1, name=f"select_{row}")
                 operands = delayed(m, operands, 1, name=f"operands_{row}")
@@ -112,7 +111,7 @@ class Drain(Component):
                 drain_row.select.eq(select),
                 drain_row.operands.eq(operands),
                 drain_row.r.eq(delayed(m, codes.r, tree_levels(config), name=f"r_{row}")),
-                drain_row.fields.eq(fields),
+                drain_row.static.eq(static),
                 drain_row.capture.eq(finish.capture),
                 drain_row.write.eq(finish.write & finish.valid[row]),
                 drain_row.addr.eq(finish.addr[row]),

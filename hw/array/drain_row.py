@@ -1,23 +1,21 @@
-"""One row's part of the drain: J requantizers and the word their results fill."""
+"""One row's part of the drain: sums, products and codes of J lanes, and the word the codes fill."""
 
-from amaranth.hdl import Module, Mux, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.cell import SUM_BITS
-from tercel.hw.array.drain_select import SumSelect, selection_layout
-from tercel.hw.array.feed import DRAIN_LAYOUT
-from tercel.hw.array.operands import operands_layout
+from tercel.hw.array.drain_select import selection_layout
+from tercel.hw.array.feed import ROW_LATENCY
+from tercel.hw.array.operands import WIDE_CYCLE, operands_layout, static_layout
+from tercel.hw.array.row_products import WIDE_BITS, RowProducts, narrow_latency, narrow_product_bits
+from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
+from tercel.hw.array.row_sums import RowSums
 from tercel.hw.array.slots import OUTPUT_BITS
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.isa import ADDR_BITS
-from tercel.hw.requantize import ScaledRequantizer, requantizer_latency
-
-
-def row_latency(config: Config) -> int:
-    """Cycles from the operands of a slot to its codes."""
-    return requantizer_latency(sum_bits=32, residual=True, thresholds=config.threshold_depth > 0)
+from tercel.hw.rescale import Rescale, rescale_latency
 
 
 class DrainRow(Component):
@@ -25,17 +23,16 @@ class DrainRow(Component):
 
     Members
     -------
-    acc, asum : In(N x signed(32)), In(signed(32))
-        ``acc`` with ``select``, ``asum`` with ``operands``.
-    select : In(selection_layout)
-        A cycle before the operands.
+    acc : In(N x signed(32)); select : In(selection_layout)
+        The sums, and what the slot wants of them.
+    asum : In(signed(32)); r : In(signed(9))
+        A cycle later: the sum of activations, and the residual code of a wide slot's output.
     operands : In(operands_layout)
-    r : In(signed(9))
-        Residual code of a wide slot's output, with the operands.
-    fields : In(DRAIN_LAYOUT)
-        The instruction's; holds while slots of it are on the way.
+        In the cycles given there.
+    static : In(static_layout)
+        Holds while slots of its instruction are on the way.
     capture : In(K); write : In(1); addr : In(14); number : In(5)
-        ``row_latency`` cycles after the operands: the bytes of the word that the slot's codes are; whether to write it now, as word
+        ``ROW_LATENCY`` cycles after ``acc``: the bytes of the word that the slot's codes are; whether to write it now, as word
         ``number`` of the pixel whose word 0 is at ``addr``.
     write_en, write_addr, write_data : Out
         The write, a cycle later.
@@ -50,7 +47,7 @@ class DrainRow(Component):
                 "select": In(selection_layout(config)),
                 "operands": In(operands_layout(config)),
                 "r": In(signed(9)),
-                "fields": In(DRAIN_LAYOUT),
+                "static": In(static_layout()),
                 "capture": In(config.lanes),
                 "write": In(1),
                 "addr": In(ADDR_BITS),
@@ -62,47 +59,55 @@ class DrainRow(Component):
         )
 
     def elaborate(self, platform):
-        """Lane 0 is wide, the others wait for it at the end."""
+        """Lane 0 also does the wide slots; the others wait for it at the end."""
         m = Module()
-        config, fields, operands = self.config, self.fields, self.operands
-        m.submodules.select = select = SumSelect(config)
-        m.d.comb += [select.acc.eq(self.acc), select.select.eq(self.select)]
-
-        thresholds = config.threshold_depth > 0
-        m.submodules.wide = wide = ScaledRequantizer(config, sum_bits=32, residual=True, thresholds=thresholds)
+        config, static, operands = self.config, self.static, self.operands
+        m.submodules.sums = sums = RowSums(config)
+        m.submodules.products = products = RowProducts(config)
+        difference = Signal(signed(10), reset_less=True)
+        m.d.sync += difference.eq(self.r - static.z_res)
         m.d.comb += [
-            *_common(wide, acc=select.wide, asum=self.asum, lane=operands.wide, fields=fields),
-            wide.narrow.eq(fields.narrow),
-            wide.r.eq(self.r),
-            wide.factor.eq(operands.factor),
-            wide.residual_enable.eq(fields.residual),
-            wide.z_res.eq(fields.z_res),
+            sums.acc.eq(self.acc),
+            sums.select.eq(self.select),
+            sums.bias.eq(operands.bias),
+            sums.asum.eq(self.asum),
+            sums.odd.eq(operands.odd),
+            sums.odd_wide.eq(operands.odd_wide),
+            sums.gain.eq(static.gain),
+            sums.narrow.eq(static.narrow),
+            sums.difference.eq(difference),
+            products.wide.eq(sums.wide),
+            products.narrow_sums.eq(sums.narrow_sums),
+            products.difference.eq(difference),
+            products.factors.eq(operands.factors),
+            products.coarse.eq(operands.coarse),
+            products.narrow.eq(static.narrow),
+            products.residual.eq(static.residual),
         ]
-        if thresholds:
+
+        m.submodules.wide = wide = Rescale(product_bits=WIDE_BITS, sum_bits=32, thresholds=config.threshold_depth > 0)
+        m.d.comb += [wide.product.eq(products.product), wide.shift.eq(operands.shift), wide.clamp.eq(static.clamp)]
+        if config.threshold_depth:
             m.d.comb += [
-                wide.threshold.eq(operands.threshold),
-                wide.count_first.eq(operands.count_first),
-                wide.count_enable.eq(fields.thresholds != 0),
+                wide.limit.eq(operands.limit),
+                wide.never.eq(operands.never),
+                wide.more.eq(operands.more),
+                wide.counting.eq(static.counting),
             ]
+        assert WIDE_CYCLE + rescale_latency(sum_bits=32) == ROW_LATENCY
         codes = [wide.y]
         for lane in range(1, config.drain_lanes):
-            m.submodules[f"narrow_{lane}"] = narrow = ScaledRequantizer(config, sum_bits=18, residual=False, thresholds=False)
-            m.d.comb += _common(narrow, acc=select.narrow[lane - 1], asum=self.asum, lane=operands.narrow[lane - 1], fields=fields)
-            code = delayed(m, narrow.y, wide.latency - narrow.latency, name=f"code_{lane}")
-            codes.append(Mux(fields.narrow, code, wide.y))
+            m.submodules[f"narrow_{lane}"] = narrow = Rescale(product_bits=narrow_product_bits(config), sum_bits=18)
+            m.d.comb += [
+                narrow.product.eq(products.narrow_products[lane]),
+                narrow.shift.eq(operands.narrow_shifts[lane - 1]),
+                narrow.clamp.eq(static.clamp),
+            ]
+            early = ROW_LATENCY - SUMS_LATENCY - narrow_latency(lane) - rescale_latency(sum_bits=18)
+            codes.append(Mux(static.narrow, delayed(m, narrow.y, early, name=f"code_{lane}"), wide.y))
 
-        m.d.sync += [self.write_en.eq(self.write), self.write_addr.eq(self.addr + self.number)]
+        m.d.sync += [self.write_en.eq(self.write), self.write_addr.eq(self.addr + self.number if config.words_per_tile > 1 else self.addr)]
         for byte in range(config.lanes):
             with m.If(self.capture[byte]):
                 m.d.sync += self.write_data[8 * byte : 8 * byte + 8].eq(codes[byte % config.drain_lanes])
         return m
-
-
-def _common(requantizer: ScaledRequantizer, *, acc, asum, lane, fields) -> list:
-    return [
-        requantizer.acc.eq(acc),
-        requantizer.asum.eq(asum),
-        requantizer.bias.eq(lane.bias),
-        requantizer.scale.eq(lane.scale),
-        *(getattr(requantizer, name).eq(fields[name]) for name in ("gain", "z_out", "lo", "hi")),
-    ]

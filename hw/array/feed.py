@@ -7,9 +7,10 @@ from amaranth.lib.wiring import Out
 from tercel.hw.array.cell import tree_levels
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
-from tercel.hw.requantize import requantizer_latency
 
 RESIDUAL_WORD_BITS = 5
+ROW_LATENCY = 11
+"""Cycles from the selection of a slot's sums to its codes, in each row of the drain."""
 
 
 def drain_latency(config: Config) -> int:
@@ -18,9 +19,8 @@ def drain_latency(config: Config) -> int:
     The first ``last`` of an instruction comes at least D + this many cycles after the last ``last`` of the instruction before, D being
     the interval of the earlier one.
     """
-    operands = 3
-    codes = requantizer_latency(sum_bits=32, residual=True, thresholds=config.threshold_depth > 0)
-    return tree_levels(config) + operands + codes + config.pixels
+    selection = 2
+    return tree_levels(config) + selection + ROW_LATENCY + config.pixels
 
 
 def drain_interval(config: Config, *, narrow: bool, thresholds: int) -> int:

@@ -1,45 +1,54 @@
-"""What the rows' requantizers take besides sums and residuals: it is the same for all rows, so it is made once and goes down."""
+"""What the rows take besides sums and residuals: it is the same for all rows, so it is made once and goes down."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
+from tercel.hw.array.drain_select import LATENCY as SELECT_LATENCY
 from tercel.hw.array.feed import DRAIN_LAYOUT
+from tercel.hw.array.row_products import CHUNK_BITS, COARSE, PRODUCTS, WIDE_LATENCY, factors_layout, narrow_latency
+from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
+from tercel.hw.array.row_sums import bias_layout
 from tercel.hw.array.slots import slot_layout
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import LinearReadSignature, parameter_layout, parameter_word
-from tercel.hw.requantize import FACTOR_BITS
-from tercel.hw.scale import Scale, scale_layout
+from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of, rescale_latency
+from tercel.hw.scale import Scale, shift_layout
 from tercel.hw.wide_mux import WideMux
 
-LATENCY = 3
-"""Cycles from a slot to its operands."""
+WIDE_CYCLE = SUMS_LATENCY + WIDE_LATENCY
+"""Cycle of a wide slot's product, from its selection."""
 
 
-def lane_layout(config: Config, *, sum_bits: int) -> data.StructLayout:
-    """Bias and prepared scale of one lane."""
-    return data.StructLayout({"bias": signed(sum_bits), "scale": scale_layout(config, sum_bits=sum_bits)})
+def static_layout() -> data.StructLayout:
+    """What holds for all slots of an instruction; ``counting``: thresholds are counted."""
+    return data.StructLayout({"gain": 1, "narrow": 1, "residual": 1, "counting": 1, "z_res": signed(9), "clamp": CLAMP_LAYOUT})
 
 
 def operands_layout(config: Config) -> data.StructLayout:
-    """The operands of a slot: lane 0, the narrow lanes 1 .. J-1; ``count_first`` and ``threshold`` (or the clamp ``hi``) if there are any.
+    """The operands of a slot, each in the cycle in which a row needs it; in brackets how many cycles after the slot's selection.
 
-    ``factor`` is that of the slot before.
+    ``bias`` [0], ``odd``, ``odd_wide`` [1], ``factors`` and ``coarse`` (see :class:`RowProducts`), ``shift`` with lane 0's product,
+    ``narrow_shifts`` with those of lanes 1 .. J-1. With a threshold memory ``limit``, ``never`` and ``more`` (see :class:`Rescale`).
     """
     fields = {
-        "wide": lane_layout(config, sum_bits=32),
-        "narrow": data.ArrayLayout(lane_layout(config, sum_bits=18), config.drain_lanes - 1),
-        "factor": unsigned(FACTOR_BITS + 1),
+        "bias": bias_layout(config),
+        "odd": unsigned(config.drain_lanes),
+        "odd_wide": unsigned(1),
+        "factors": factors_layout(config),
+        "coarse": unsigned(1),
+        "shift": shift_layout(sum_bits=32),
+        "narrow_shifts": data.ArrayLayout(shift_layout(sum_bits=18), config.drain_lanes - 1),
     }
     if config.threshold_depth:
-        fields |= {"threshold": signed(16), "count_first": unsigned(1)}
+        fields |= {"limit": signed(16), "never": unsigned(1), "more": unsigned(1)}
     return data.StructLayout(fields)
 
 
 class OperandFetch(Component):
-    """Reads parameters and thresholds and prepares them; one slot a cycle, ``LATENCY`` cycles.
+    """Reads parameters and thresholds and prepares them; one slot a cycle. The selection of a slot is 2 cycles after it.
 
     Members
     -------
@@ -49,7 +58,8 @@ class OperandFetch(Component):
     parameter, threshold : Out(LinearReadSignature)
         ``threshold`` only with a threshold memory.
     o : Out(operands_layout)
-        ``factor`` is a cycle late.
+    static : Out(static_layout)
+        One cycle after ``fields``.
     """
 
     def __init__(self, config: Config):
@@ -59,49 +69,113 @@ class OperandFetch(Component):
             "fields": In(DRAIN_LAYOUT),
             "parameter": Out(LinearReadSignature(exact_log2(config.parameter_depth), parameter_word(config, config.drain_lanes))),
             "o": Out(operands_layout(config)),
+            "static": Out(static_layout()),
         }
         if config.threshold_depth:
             members["threshold"] = Out(LinearReadSignature(exact_log2(config.threshold_depth), signed(16)))
         super().__init__(members)
 
     def elaborate(self, platform):
-        """Cycle 0 address, 1 choice of lane 0's channel, 2 scales, 3 residual factor."""
+        """Cycles from the slot: 0 address, 1 biases and choice of lane 0's channel, 2 scales, 3 residual factor; then delays."""
         m = Module()
-        config, fields = self.config, self.fields
+        config, fields, o = self.config, self.fields, self.o
+        lanes = config.drain_lanes
         m.d.comb += [self.parameter.en.eq(self.slot.valid), self.parameter.addr.eq(self.slot.parameter_addr)]
-        channels = Signal(parameter_word(config, config.drain_lanes), reset_less=True)
-        m.d.sync += channels.eq(self.parameter.data)
-        if config.drain_lanes > 1:
-            output = delayed(m, self.slot.output, 1, name="output")
-            m.submodules.choice = choice = WideMux(width=parameter_layout(config).size, count=config.drain_lanes)
-            m.d.comb += [
-                *(choice.inputs[lane].eq(self.parameter.data[lane]) for lane in range(config.drain_lanes)),
-                choice.sel.eq(Mux(fields.narrow, 0, output % config.drain_lanes)),
-            ]
-            m.d.sync += channels[0].eq(choice.o)
+        m.d.sync += [
+            self.static.gain.eq(fields.gain),
+            self.static.narrow.eq(fields.narrow),
+            self.static.residual.eq(fields.residual),
+            self.static.z_res.eq(fields.z_res),
+            self.static.clamp.eq(clamp_of(z_out=fields.z_out, lo=fields.lo, hi=fields.hi)),
+        ]
+        if config.threshold_depth:
+            with m.If(fields.thresholds != 0):
+                m.d.sync += self.static.counting.eq(1)
+                m.d.sync += [self.static.clamp.zero.eq(fields.z_out), self.static.clamp.span.eq(1), self.static.clamp.low.eq(0)]
+            with m.Else():
+                m.d.sync += self.static.counting.eq(0)
 
-        for lane in range(config.drain_lanes):
-            channel = channels[lane]
-            o = self.o.narrow[lane - 1] if lane else self.o.wide
+        # Biases, and the lowest bits of those that are halved.
+        lane_2 = delayed(m, Mux(fields.narrow, 0, self.slot.output % lanes), 2, name="lane")
+        odd_2 = Signal(lanes, reset_less=True)
+        for lane in range(lanes):
+            bias = self.parameter.data[lane].bias
+            m.d.sync += [o.bias[lane].eq(Mux(fields.gain, bias >> 1, bias)), odd_2[lane].eq(bias[0])]
+        m.d.sync += [o.odd.eq(odd_2), o.odd_wide.eq(odd_2.bit_select(lane_2, 1))]
+        assert SELECT_LATENCY == 2
+
+        channels = [self._channel(m, lane) for lane in range(lanes)]
+        scales = []
+        for lane, channel in enumerate(channels):
             m.submodules[f"scale_{lane}"] = scale = Scale(config, sum_bits=18 if lane else 32)
             m.d.comb += [
                 scale.multiplier.eq(channel.multiplier if config.per_channel_multiplier else fields.multiplier),
                 scale.e.eq(fields.shift + channel.shift),
             ]
-            m.d.sync += [o.scale.eq(scale.o), o.bias.eq(channel.bias)]
-
-        # The residual is scaled for the doubled product of an even e: scale.e is even when shift + s is.
-        amount = Signal(6, reset_less=True)
-        total = fields.res_shift + channels[0].shift
-        m.d.sync += amount.eq(Mux(total > 31, 31, total) + ~(fields.shift[0] ^ channels[0].shift[0]))
-        m.d.sync += self.o.factor.eq(fields.res_multiplier << amount)
-
+            scales.append(delayed(m, scale.o, 1, name=f"scale_{lane}"))
+        for lane in range(1, lanes):
+            late = delayed(m, scales[lane].shift, SUMS_LATENCY + narrow_latency(lane) - 2, name=f"shift_{lane}")
+            m.d.sync += o.narrow_shifts[lane - 1].eq(late)
+        m.d.sync += o.shift.eq(delayed(m, scales[0].shift, WIDE_CYCLE - 2, name="shift_0"))
+        self._factors(m, channels[0], [scale.multiplier for scale in scales])
         if config.threshold_depth:
-            m.d.comb += [self.threshold.en.eq(self.slot.valid), self.threshold.addr.eq(self.slot.threshold_addr)]
-            threshold = Signal(signed(16), reset_less=True)
-            m.d.sync += [
-                threshold.eq(self.threshold.data),
-                self.o.threshold.eq(Mux(fields.thresholds == 0, fields.hi, threshold)),
-                self.o.count_first.eq(delayed(m, self.slot.first, LATENCY - 1, name="first")),
-            ]
+            self._threshold(m)
         return m
+
+    def _channel(self, m: Module, lane: int):
+        """Shift and, where there is one, multiplier of a lane's channel, 2 cycles after the slot; lane 0 serves all wide slots."""
+        config = self.config
+        kept = data.StructLayout({name: field.shape for name, field in parameter_layout(config) if name != "bias"})
+        entries = [Cat(self.parameter.data[number][name] for name in kept.members) for number in range(config.drain_lanes)]
+        chosen = entries[lane]
+        if lane == 0 and config.drain_lanes > 1:
+            output = delayed(m, self.slot.output, 1, name="output")
+            m.submodules.choice = choice = WideMux(width=kept.size, count=config.drain_lanes)
+            m.d.comb += [
+                *(choice.inputs[number].eq(entry) for number, entry in enumerate(entries)),
+                choice.sel.eq(Mux(self.fields.narrow, 0, output % config.drain_lanes)),
+            ]
+            chosen = choice.o
+        channel = Signal(kept, name=f"channel_{lane}", reset_less=True)
+        m.d.sync += channel.eq(chosen)
+        return channel
+
+    def _factors(self, m: Module, channel, multipliers) -> None:
+        """``channel`` is lane 0's, 2 cycles after the slot; the multipliers, 3 cycles after it."""
+        fields, factors = self.fields, self.o.factors
+        # The residual is doubled with the product, where shift + s is even.
+        total = fields.res_shift + channel.shift
+        amount = Signal(5, reset_less=True)
+        coarse = Signal(reset_less=True)
+        residual = Signal(2 * CHUNK_BITS, reset_less=True)
+        m.d.sync += [
+            amount.eq((total[:4] | total[5].replicate(4)) + ~(fields.shift[0] ^ channel.shift[0])),
+            coarse.eq(total[4:].any()),
+            residual.eq(fields.res_multiplier << amount),
+            self.o.coarse.eq(delayed(m, coarse, 3, name="coarse")),
+        ]
+        assert COARSE == 16
+        late = [delayed(m, multiplier, 1, name=f"multiplier_{lane}") for lane, multiplier in enumerate(multipliers[:2])]
+        m.d.sync += factors[0].eq(late[0])
+        m.d.sync += factors[1].eq(Mux(fields.narrow, late[1], late[0]) if len(late) > 1 else late[0])
+        for index in range(2, len(factors)):
+            multiplier = multipliers[index] if index < len(multipliers) else 0
+            part = residual.word_select(index - 2, CHUNK_BITS) if index < PRODUCTS else 0
+            m.d.sync += factors[index].eq(Mux(fields.narrow, multiplier, part))
+
+    def _threshold(self, m: Module) -> None:
+        """Read late, so that nothing has to wait for the product."""
+        due = SELECT_LATENCY + WIDE_CYCLE + rescale_latency(sum_bits=32) - 2
+        counting, o = self.static.counting, self.o
+        read = data.StructLayout({"en": 1, "addr": self.slot.threshold_addr.shape(), "first": 1})
+        slot = Signal(read)
+        m.d.comb += [slot.en.eq(self.slot.valid), slot.addr.eq(self.slot.threshold_addr), slot.first.eq(self.slot.first)]
+        slot = delayed(m, slot, due - 3, name="slot")
+        threshold = Signal(signed(16), reset_less=True)
+        m.d.comb += [self.threshold.en.eq(slot.en), self.threshold.addr.eq(slot.addr)]
+        m.d.sync += [
+            threshold.eq(self.threshold.data),
+            o.limit.eq(Mux(counting, threshold, self.static.clamp.span)),
+            o.never.eq(counting & (threshold == 32767)),
+            o.more.eq(counting & ~delayed(m, slot.first, 2, name="first")),
+        ]

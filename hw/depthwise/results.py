@@ -10,7 +10,8 @@ from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.taps import Taps
 from tercel.hw.interfaces import LinearReadSignature, parameter_word
-from tercel.hw.requantize import Requantizer
+from tercel.hw.requantize import LATENCY, Requantizer
+from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of
 
 
 class Results(wiring.Component):
@@ -49,10 +50,12 @@ class Results(wiring.Component):
                 m.d.sync += [parameters[lane].multiplier.eq(2) for lane in range(config.lanes)]
         with m.Else():
             m.d.sync += parameters.eq(self.parameter.data)
+        clamp = Signal(CLAMP_LAYOUT)
+        m.d.sync += clamp.eq(clamp_of(z_out=plan.z_out, lo=i.lo, hi=i.hi))
         codes = []
         for lane in range(config.lanes):
             entry = parameters[lane]
-            m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config, sum_bits=32, residual=False, thresholds=False)
+            m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config)
             e = Signal(6, name=f"e_{lane}")
             m.d.sync += e.eq(plan.shift + entry.shift)
             multiplier = plan.multiplier[: config.multiplier_bits]
@@ -60,20 +63,14 @@ class Results(wiring.Component):
                 multiplier = delayed(m, entry.multiplier, 1, name=f"multiplier_{lane}")
             m.d.comb += [
                 requantizer.acc.eq(self.sums[lane]),
-                requantizer.asum.eq(0),
                 requantizer.bias.eq(delayed(m, entry.bias, 1, name=f"bias_{lane}")),
-                requantizer.gain.eq(0),
-                requantizer.narrow.eq(0),
                 requantizer.multiplier.eq(multiplier),
                 requantizer.e.eq(e),
-                requantizer.z_out.eq(plan.z_out),
-                requantizer.lo.eq(i.lo),
-                requantizer.hi.eq(i.hi),
+                requantizer.clamp.eq(clamp),
             ]
             codes.append(requantizer.y)
-        latency = requantizer.latency
         m.d.comb += [
             self.word.eq(Cat(codes)),
-            self.word_valid.eq(delayed(m, self.sums_valid, latency, name="word_valid", reset_less=False)),
+            self.word_valid.eq(delayed(m, self.sums_valid, LATENCY, name="word_valid", reset_less=False)),
         ]
         return m
