@@ -61,7 +61,7 @@ def good_move(rng, config, space, region, **limits) -> dict[str, int]:
 def test_walk_offers_every_beat_with_its_place_and_fault(name):
     config = (CONFIGS | {"wide": WIDE})[name]
     rng = random.Random(name)
-    dut = Walk(config)
+    dut = Walk(config, spaces=spaces(config))
     width = config.memory_width
     moves = []
     for number in range(24):

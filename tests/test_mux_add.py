@@ -1,4 +1,4 @@
-"""The carry-cell form of the multiplexed adder is the plain form, proved by SAT for every input."""
+"""The carry-cell forms of the adder and the incrementer with multiplexers are the plain forms, proved by SAT for every input."""
 
 import shutil
 import subprocess
@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from amaranth.back import verilog
 
+from tercel.hw.load_increment import LoadIncrement
 from tercel.hw.mux_add import Ecp5, MuxAdd
 
 _CARRY_CELL = """
@@ -20,13 +21,14 @@ endmodule
 
 
 @pytest.mark.parametrize("width", [2, 5, 8])
-def test_carry_cells_equal_expression(width, tmp_path):
+@pytest.mark.parametrize(("component", "init", "changed"), [(MuxAdd, "16'h569a", "16'h569b"), (LoadIncrement, "16'he2e2", "16'he2e3")])
+def test_carry_cells_equal_expression(component, init, changed, width, tmp_path):
     """Yosys proves both forms equal; a changed LUT is found."""
-    plain = verilog.convert(MuxAdd(width), name="plain", emit_src=False)
-    cells = verilog.convert(MuxAdd(width), name="cells", platform=Ecp5(), emit_src=False)
+    plain = verilog.convert(component(width), name="plain", emit_src=False)
+    cells = verilog.convert(component(width), name="cells", platform=Ecp5(), emit_src=False)
     assert "CCU2C" in cells and "CCU2C" not in plain
     assert _prove(plain + cells, tmp_path)
-    wrong = cells.replace("16'h569a", "16'h569b")
+    wrong = cells.replace(init, changed)
     assert wrong != cells and not _prove(plain + wrong, tmp_path)
 
 

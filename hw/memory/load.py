@@ -70,7 +70,7 @@ class LoadEngine(Component):
         m = Module()
         config = self._config
         m.submodules.ledger = ledger = Ledger(events=len(self.EVENTS))
-        m.submodules.walk = walk = Walk(config)
+        m.submodules.walk = walk = Walk(config, spaces=spaces(config))
         m.submodules.targets = targets = Queue(_TARGET_LAYOUT, depth=ROOM)
         m.submodules.requests = requests = Relay(unsigned(beat_addr_bits(config)))
         wiring.connect(m, requests.o, wiring.flipped(self.memory.request))

@@ -7,10 +7,11 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import WORD_READ_LAYOUT, EngineSignature, MemoryWriteSignature, beat_addr_bits
-from tercel.hw.isa import ADDR_BITS, Fault
+from tercel.hw.isa import ADDR_BITS, Fault, Space
 from tercel.hw.memory.ledger import Ledger
 from tercel.hw.memory.port import OUTSTANDING_MAX
 from tercel.hw.memory.queue import Queue, Relay
+from tercel.hw.memory.space import spaces
 from tercel.hw.memory.walk import Walk
 from tercel.hw.up_down import up_down
 
@@ -70,7 +71,7 @@ class StoreEngine(Component):
         config = self._config
         beat_bits = 8 * config.memory_width
         m.submodules.ledger = ledger = Ledger(events=len(self.EVENTS))
-        m.submodules.walk = walk = Walk(config)
+        m.submodules.walk = walk = Walk(config, spaces=[space for space in spaces(config) if space in (Space.ARRAY, Space.WINDOW)])
         wiring.connect(m, wiring.flipped(self.engine), ledger.engine)
         wiring.connect(m, ledger.move, walk.start)
         m.d.comb += [walk.region_base.eq(self.region_base), walk.region_end.eq(self.region_end)]

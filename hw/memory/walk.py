@@ -1,6 +1,8 @@
 """The address generator of LOAD and STORE: one instruction in, its memory beats out, each with the on-chip word it belongs to."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from collections.abc import Callable, Sequence
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -8,7 +10,8 @@ from amaranth.utils import bits_for, exact_log2
 from tercel.hw.config import Config
 from tercel.hw.interfaces import BANK_BITS, beat_addr_bits
 from tercel.hw.isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
-from tercel.hw.memory.space import RECORD_TAPS, depth, most_beats, spaces, word_beats, word_bytes
+from tercel.hw.load_increment import LoadIncrement
+from tercel.hw.memory.space import RECORD_TAPS, depth, word_beats, word_bytes
 from tercel.hw.mux_add import MuxAdd
 
 MOVE_LAYOUT = LAYOUTS[Opcode.LOAD]
@@ -43,6 +46,13 @@ class Walk(Component):
     A scratchpad row but the last takes at least 4 cycles, in which the next row's pointer is made. The walk goes on behind a word with
     a fault: its consumer must stop.
 
+    Parameters
+    ----------
+    config
+        Word sizes and depths.
+    spaces
+        The spaces that instructions may name.
+
     Members
     -------
     start : In(stream.Signature(MOVE_LAYOUT))
@@ -53,8 +63,9 @@ class Walk(Component):
         The beats in the order of the walk.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, spaces: Sequence[Space]) -> None:
         self._config = config
+        self._spaces = tuple(spaces)
         super().__init__(
             {
                 "start": In(stream.Signature(MOVE_LAYOUT)),
@@ -71,7 +82,10 @@ class Walk(Component):
         fields = Signal(MOVE_LAYOUT, reset_less=True)
         linear = Signal()
         record = Signal()
-        m.d.comb += [linear.eq(fields.space >= Space.WEIGHT), record.eq(fields.space == Space.RECORD)]
+        m.d.comb += [
+            linear.eq(self._is_linear(fields.space)),
+            record.eq((fields.space == Space.RECORD) if Space.RECORD in self._spaces else 0),
+        ]
 
         setup = Signal()
         running = Signal()
@@ -87,7 +101,8 @@ class Walk(Component):
         with m.If(self.start.ready):
             m.d.sync += fields.eq(self.start.payload)
 
-        beats = Signal(max(2, bits_for(most_beats(config) - 1)))
+        word_beats_most = max(word_beats(config, space=space) for space in self._spaces)
+        beats = Signal(max(2, bits_for(word_beats_most - 1)))
         last_beat, last_group, last_pixel, last_row, row_end, end, finish = (
             Signal(name=name) for name in ("last_beat", "last_group", "last_pixel", "last_row", "row_end", "end", "finish")
         )
@@ -103,11 +118,14 @@ class Walk(Component):
         with m.If(finish):
             m.d.sync += running.eq(0)
         with m.Switch(fields.space):
-            for space in spaces(config):
+            for space in self._spaces:
                 with m.Case(space):
                     m.d.comb += beats.eq(word_beats(config, space=space) - 1)
+        if word_beats_most > 1:
+            self._countdown(m, "beat", beats, last=last_beat, setup=setup, step=move & ~finish)
+        else:
+            m.d.comb += last_beat.eq(1)
         for name, count, last, step in (
-            ("beat", beats, last_beat, move),
             ("group", fields.groups, last_group, move & last_beat),
             ("pixel", fields.pixels, last_pixel, move & last_beat & last_group),
             ("row", fields.rows, last_row, move & row_end),
@@ -141,6 +159,9 @@ class Walk(Component):
         m.d.comb += item.fault.eq(Mux(bad[:2].any(), Fault.MEMORY_RANGE, Mux(bad[2], Fault.SCRATCHPAD_RANGE, Fault.NONE)))
         return m
 
+    def _is_linear(self, space) -> Value:
+        return space >= Space.WEIGHT if max(self._spaces) >= Space.WEIGHT else Const(0)
+
     @staticmethod
     def _countdown(m: Module, name: str, count, *, last, setup, step) -> None:
         """A counter of the steps that remain; ``last`` while there are none, and then the next step starts it again.
@@ -169,10 +190,10 @@ class Walk(Component):
             m.d.sync += next_row.eq(adder.o)
         with m.If(finish):
             m.d.sync += next_row.eq(0)
-        with m.If(take_row):
-            m.d.sync += adr.eq(next_row)
-        with m.Elif(move):
-            m.d.sync += adr.eq(adr + 1)
+        m.submodules.adr_increment = increment = LoadIncrement(len(adr))
+        m.d.comb += [increment.a.eq(adr), increment.value.eq(next_row), increment.load.eq(take_row)]
+        with m.If(take_row | move):
+            m.d.sync += adr.eq(increment.o)
         return adr
 
     def _word_pointer(self, m, fields, platform, *, linear, record, setup, take_row, move_word, last_group, row_end, next_row_ready):
@@ -185,18 +206,20 @@ class Walk(Component):
         m.submodules.row_adder = row_adder = MuxAdd(ADDR_BITS)
         carry = Signal()
         m.d.comb += [
-            carry.eq(bank_sum >= pixels),
+            carry.eq(_table(bank_sum, lambda value: value >= pixels, width=1)),
             next_row_ready.eq(step == 3),
             row_adder.a.eq(row_addr),
             row_adder.c.eq(fields.spad_row_addr),
-            row_adder.d.eq(Mux(carry, fields.spad_pixel, 0)),
+            row_adder.d.eq(fields.spad_pixel),
             row_adder.sel.eq(step == 1),
         ]
         with m.Switch(step):
             with m.Case(0):
                 m.d.sync += [bank_sum.eq(row_bank + fields.spad_row_bank), row_addr.eq(row_adder.o), step.eq(1)]
             with m.Case(1):
-                m.d.sync += [row_bank.eq(Mux(carry, bank_sum - pixels, bank_sum)), row_addr.eq(row_adder.o), step.eq(2)]
+                m.d.sync += [row_bank.eq(_table(bank_sum, lambda value: value % pixels, width=BANK_BITS)), step.eq(2)]
+                with m.If(carry):
+                    m.d.sync += row_addr.eq(row_adder.o)
             with m.Case(2):
                 with m.If((fields.spad_limit != 0) & (row_addr[:ADDR_BITS] >= fields.spad_limit)):
                     m.d.sync += row_addr.eq(row_addr[:ADDR_BITS] - fields.spad_span)
@@ -206,8 +229,8 @@ class Walk(Component):
         with m.If(self.start.ready):
             start = self.start.payload
             m.d.sync += [
-                row_bank.eq(Mux(start.space == Space.RECORD, 0, start.spad_bank)),
-                row_addr.eq(Mux(start.space >= Space.WEIGHT, start.addr_linear, start.spad_addr)),
+                row_bank.eq(Mux(start.space == Space.RECORD, 0, start.spad_bank) if Space.RECORD in self._spaces else start.spad_bank),
+                row_addr.eq(Mux(self._is_linear(start.space), start.addr_linear, start.spad_addr)),
                 step.eq(3),
             ]
 
@@ -233,7 +256,7 @@ class Walk(Component):
         with m.Elif(move_word):
             m.d.sync += addr.eq(next_addr)
             with m.If(step_bank):
-                m.d.sync += bank.eq(Mux(wrap, 0, bank + 1))
+                m.d.sync += bank.eq(Mux(wrap, 0, _table(bank, lambda value: value + 1, width=BANK_BITS)))
             with m.If(~within):
                 m.d.sync += pixel_addr.eq(next_addr)
         return bank, addr
@@ -242,22 +265,31 @@ class Walk(Component):
         """Whether the word at ``adr``, ``addr`` lies below its region, above it, or past the depth of its scratchpad."""
         config = self._config
         low = exact_log2(config.memory_width)
-        size = Signal(range(max(word_bytes(config, space=each) for each in spaces(config)) + 1))
-        with m.Switch(space):
-            for each in spaces(config):
-                with m.Case(each):
-                    m.d.comb += size.eq(word_bytes(config, space=each))
-        # The highest address at which a word still ends inside, and a borrow if there is none.
-        highest = Signal(33, reset_less=True)
-        with m.If(setup):
-            m.d.sync += highest.eq(self.region_end - size)
+        sizes = {each: word_bytes(config, space=each) for each in self._spaces}
         below = Cat(0, adr) < Cat(self.region_base[:low].any(), self.region_base[low:])
-        above = (adr > highest[low:32]) | highest[32]
+        if max(sizes.values()) == config.memory_width:
+            above = adr >= self.region_end[low:]
+        else:
+            size = Signal(range(max(sizes.values()) + 1))
+            with m.Switch(space):
+                for each, number in sizes.items():
+                    with m.Case(each):
+                        m.d.comb += size.eq(number)
+            # The highest address at which a word still ends inside, and a borrow if there is none.
+            highest = Signal(33, reset_less=True)
+            with m.If(setup):
+                m.d.sync += highest.eq(self.region_end - size)
+            above = (adr > highest[low:32]) | highest[32]
         past = Signal()
         with m.Switch(space):
             for each in (Space.ARRAY, Space.WINDOW):
                 words = depth(config, space=each)
-                if words:
+                if each in self._spaces:
                     with m.Case(each):
                         m.d.comb += past.eq(addr[exact_log2(words) : ADDR_BITS].any())
         return below, above, past
+
+
+def _table(value: Signal, function: Callable[[int], int], *, width: int) -> Value:
+    """``function(value)`` from a table: a few LUTs where yosys would take a carry chain."""
+    return Array(Const(function(index) % (1 << width), width) for index in range(1 << len(value)))[value]
