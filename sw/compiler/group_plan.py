@@ -55,13 +55,14 @@ class Shape:
         As in :class:`GroupPlan`.
     slack
         Strips that a buffer holds besides those in use, so that its writer runs ahead of its readers.
-    aligned
-        Rows of window buffers begin in the same bank: the fewest words, but the depthwise engine waits for the bank.
+    spread
+        Columns that rows of the window scratchpad have at most beyond their width, so that the depthwise engine finds three rows in
+        different banks. Fewer take fewer words, but it waits for banks.
     """
 
     strips: int
     slack: int
-    aligned: bool
+    spread: int
 
 
 @lru_cache(maxsize=4096)
@@ -145,10 +146,9 @@ def buffers_of(group: Group, sizes: Steps, shape: Shape, config: Config) -> dict
         ring = rows < height
         pitch = width
         windows = [use.layer.spec for use in uses if space == 1 and use.layer.spec.kind != "linear"]
-        if shape.aligned:
-            pitch = ceil_div(width, config.pixels) * config.pixels
-        elif windows:
-            pitch = window_pitch(width=width, banks=config.pixels, stride=windows[0].stride, dilation=windows[0].dilation)
+        if windows:
+            best = window_pitch(width=width, banks=config.pixels, stride=windows[0].stride, dilation=windows[0].dilation)
+            pitch = min(best, width + shape.spread)
         producer = group.producers.get(name)
         found[key] = RowBuffer(
             banks=config.pixels,

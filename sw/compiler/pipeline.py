@@ -85,15 +85,17 @@ def run_passes(
     marks = []
     for number, node in enumerate(legal.nodes):
         layer = isinstance(node, LayerNode)
-        marks.append(LayerMark(
-            name=node.name,
-            kind=node.spec.kind if layer else "concat",
-            engine=("array" if node.spec.on_array(config) else "depthwise") if layer else "load",
-            instructions=ranges(owned.get(number, [])),
-            macs=node.spec.macs if layer else 0,
-            digits=node.spec.digits if layer and node.spec.on_array(config) else 1,
-            group=group_of[node.name],
-        ))
+        marks.append(
+            LayerMark(
+                name=node.name,
+                kind=node.spec.kind if layer else "concat",
+                engine=("array" if node.spec.on_array(config) else "depthwise") if layer else "load",
+                instructions=ranges(owned.get(number, [])),
+                macs=node.spec.macs if layer else 0,
+                digits=node.spec.digits if layer and node.spec.on_array(config) else 1,
+                group=group_of[node.name],
+            )
+        )
     return replace(image.program(instructions, tuple(marks)), graph=graph)
 
 
@@ -110,9 +112,7 @@ def _lower(node: LayerNode | ConcatNode, image: MemoryImage, ports: dict[str, Po
         residual=_EMPTY,
     )
     residual = None if node.residual is None else ports[node.residual]
-    return lower_to_ports(
-        node.spec, tensors, image, LayerPorts(input=ports[node.input], output=ports[node.output], residual=residual)
-    )
+    return lower_to_ports(node.spec, tensors, image, LayerPorts(input=ports[node.input], output=ports[node.output], residual=residual))
 
 
 def _lower_concat(node: ConcatNode, config: Config, ports: dict[str, Port]) -> LoweredLayer:
@@ -130,10 +130,6 @@ def _lower_concat(node: ConcatNode, config: Config, ports: dict[str, Port]) -> L
         for row in range(source.shape[0]):
             place = Placement(banks=config.pixels, space=0, base=0, pitch=width, pixel=source.groups, rows=1, first_row=row)
             loaded = move_tensor(emitter, Opcode.LOAD, source, place, rows=1, column=0, columns=width, after=stored)
-            stored = move_groups(
-                emitter, Opcode.STORE, target, place, rows=1, columns=width, groups=(first, source.groups), after=[loaded]
-            )
+            stored = move_groups(emitter, Opcode.STORE, target, place, rows=1, columns=width, groups=(first, source.groups), after=[loaded])
         first += source.groups
     return LoweredLayer(emitter=emitter, kind="concat", engine="load", macs=0, digits=1)
-
-

@@ -1,6 +1,9 @@
 """The order of the instruction stream: list scheduling with the cycle model."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Protocol
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine
@@ -8,55 +11,87 @@ from tercel.sw.compiler.trace import Trace
 from tercel.sw.cycles import instruction_cycles
 
 
-def schedule(trace: Trace, config: Config, *, memory_latency: int) -> list[int]:
-    """Indices of all operations by the time at which they would start.
+class Task(Protocol):
+    """Something that an engine does: what must have landed and what must have started before it."""
 
-    Every engine takes, whenever it is free, the first operation of the trace that has nothing to wait for. Because the dispatcher takes
-    instructions in order, and few of them wait at an engine, they must come in the order in which they start.
+    @property
+    def engine(self) -> Engine:
+        """Who does it."""
+        ...
+
+    @property
+    def after(self) -> Collection[int]:
+        """Earlier tasks that must have landed."""
+        ...
+
+    @property
+    def behind(self) -> Collection[int]:
+        """Earlier tasks of the same engine that must have started."""
+        ...
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Tasks in the order in which they start, and the time at which the last has landed."""
+
+    order: list[int]
+    end: int
+
+
+def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]]) -> Timetable:
+    """Every engine takes, whenever it is free, the first task that has nothing to wait for.
+
+    ``costs`` holds for each task the cycles until its engine is free again, and from then until it has landed.
     """
-    operations = trace.operations
-    waiting = [len(operation.after) + len(operation.behind) for operation in operations]
-    released: list[list[int]] = [[] for _ in operations]
-    followers: list[list[int]] = [[] for _ in operations]
-    for index, operation in enumerate(operations):
-        for other in operation.after:
+    waiting = [len(task.after) + len(task.behind) for task in tasks]
+    released: list[list[int]] = [[] for _ in tasks]
+    followers: list[list[int]] = [[] for _ in tasks]
+    ready: list[list[int]] = [[] for _ in Engine]
+    for index, task in enumerate(tasks):
+        for other in task.after:
             released[other].append(index)
-        for other in operation.behind:
+        for other in task.behind:
             followers[other].append(index)
-    ready: dict[Engine, list[int]] = {engine: [] for engine in Engine}
-    for index, count in enumerate(waiting):
-        if count == 0:
-            heappush(ready[operations[index].engine], index)
-    free = dict.fromkeys(Engine, 0)
-    landed: dict[Engine, int] = dict.fromkeys(Engine, 0)
-    starts: list[tuple[int, int]] = []
+        if waiting[index] == 0:
+            ready[task.engine].append(index)
+    free, landed = [0] * len(Engine), [0] * len(Engine)
+    order: list[int] = []
     events: list[tuple[int, int]] = [(0, -1)]
     time = 0
-
-    def release(index: int) -> None:
-        waiting[index] -= 1
-        if waiting[index] == 0:
-            heappush(ready[operations[index].engine], index)
-
     while events:
         time = events[0][0]
         while events and events[0][0] == time:
             _, index = heappop(events)
             if index >= 0:
                 for follower in released[index]:
-                    release(follower)
-        for engine in Engine:
-            if free[engine] > time or not ready[engine]:
+                    waiting[follower] -= 1
+                    if waiting[follower] == 0:
+                        heappush(ready[tasks[follower].engine], follower)
+        for engine, queue in enumerate(ready):
+            if free[engine] > time or not queue:
                 continue
-            index = heappop(ready[engine])
-            operation = operations[index]
-            starts.append((time, index))
+            index = heappop(queue)
+            order.append(index)
             for follower in followers[index]:
-                release(follower)
-            cost = instruction_cycles(operation.opcode, operation.values, config)
-            free[engine] = time + cost.issue
-            landed[engine] = max(landed[engine], free[engine] + cost.latency + (memory_latency if cost.beats else 0))
+                waiting[follower] -= 1
+                if waiting[follower] == 0:
+                    heappush(queue, follower)
+            issue, latency = costs[index]
+            free[engine] = time + issue
+            landed[engine] = max(landed[engine], free[engine] + latency)
             heappush(events, (free[engine], -1))
             heappush(events, (landed[engine], index))
-    assert len(starts) == len(operations)
-    return [index for _, index in starts]
+    assert len(order) == len(tasks)
+    return Timetable(order, time)
+
+
+def schedule(trace: Trace, config: Config, *, memory_latency: int) -> list[int]:
+    """Indices of all operations in the order of the instruction stream.
+
+    The dispatcher takes instructions in order, and few of them wait at an engine, so they come in the order in which they start.
+    """
+    costs = []
+    for operation in trace.operations:
+        cost = instruction_cycles(operation.opcode, operation.values, config)
+        costs.append((cost.issue, cost.latency + (memory_latency if cost.beats else 0)))
+    return list_schedule(trace.operations, costs).order

@@ -1,34 +1,129 @@
-"""Cuts the network into groups."""
+"""Cuts the network into groups and chooses how each runs, by the cycle model: the cheapest way from the first node to the last."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 
 from tercel.hw.config import Config
-from tercel.sw.compiler.group import make_group
-from tercel.sw.compiler.group_plan import GroupPlan, Shape, plan_group
+from tercel.hw.isa import ADDR_BITS
+from tercel.sw.compiler.allocate import allocate
+from tercel.sw.compiler.cost import group_cycles
+from tercel.sw.compiler.group import Group, make_group
+from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, plan_group, requests
+from tercel.sw.compiler.steps import plan_steps
 from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode, Node
+from tercel.sw.layer_spec import LayerSpec
+from tercel.sw.tensor_layout import ceil_div
+
+SIMULATED = 8
+"""Strips of a group that are scheduled to see what it costs."""
+MOST_LAYERS = 12
+"""Layers of a group, at most."""
+MOST_STRIP_LAYERS = 5
+"""Layers of a group that runs in strips, at most."""
+HEIGHTS = (1, 2, 3, 4, 7, 8, 14, 16, 28, 32, 56, 64)
+"""Rows of a strip that are tried."""
+ALONE = 100.0
+"""How much worse than its multiply-accumulates a layer counts that has to be cut by itself."""
 
 
-def segment(graph: IntegerGraph, config: Config, wanted) -> list[GroupPlan | Node]:
-    import os
-    n=int(os.environ.get('GN','1')); st=[int(x) for x in os.environ.get('ST','8,32').split(',')]
-    out=[]
-    i=0
-    nodes=graph.nodes
-    while i<len(nodes):
-        for size in range(n,0,-1):
-            part=nodes[i:i+size]
-            if not all(isinstance(x,LayerNode) for x in part): continue
-            names={x.output for x in part}
-            stored={t for t in names if t in wanted or any(t in y.inputs for y in nodes[i+size:])}
-            g=make_group(tuple(part),graph.tensors,stored,config)
-            if g is None: continue
-            plan=None
-            H=part[-1].spec.output[0]
-            for s in sorted({min(H,x) for x in st}):
-              for slack in (1,0):
-                plan=plan_group(g,Shape(s,slack,False),config,from_top=len(out)%2==1)
-                if plan: break
-              if plan: break
-            if plan: break
-        else:
-            plan=nodes[i]; size=1
-        out.append(plan); i+=size
-    return out
+@dataclass(frozen=True)
+class _Choice:
+    cost: float
+    shape: Shape
+
+
+@dataclass
+class _Segmenter:
+    graph: IntegerGraph
+    config: Config
+    wanted: Collection[str]
+    last_use: dict[str, int] = field(default_factory=dict)
+    canonical: dict[str, LayerSpec] = field(default_factory=dict)
+    known: dict[tuple[object, ...], _Choice | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, node in enumerate(self.graph.nodes):
+            for name in node.inputs:
+                self.last_use[name] = number
+        for layer in self.graph.layers():
+            # Equal shapes cost the same whatever their scales are.
+            spec = replace(layer.spec, multiplier=1, shift=1, z_in=0, z_out=0, lo=0, hi=1)
+            self.canonical[layer.name] = replace(spec, z_res=0, res_multiplier=0, res_shift=0)
+
+    def group(self, first: int, end: int) -> Group | None:
+        layers = self.graph.nodes[first:end]
+        assert all(isinstance(layer, LayerNode) for layer in layers)
+        made = [layer.output for layer in layers]
+        stored = [name for name in made if name in self.wanted or self.last_use.get(name, -1) >= end]
+        return make_group(tuple(layer for layer in layers if isinstance(layer, LayerNode)), self.graph.tensors, stored, self.config)
+
+    def best(self, first: int, end: int) -> _Choice | None:
+        """How nodes ``first`` to ``end - 1`` run best as a group; None if they cannot."""
+        group = self.group(first, end)
+        if group is None:
+            return None
+        names: dict[str, int] = {}
+        signature: list[object] = []
+        for layer in group.layers:
+            links = [names.setdefault(name, len(names)) for name in (*layer.inputs, layer.output)]
+            signature += [self.canonical[layer.name], *links, layer.output in group.stored]
+        key = tuple(signature)
+        if key not in self.known:
+            choices = [choice for shape in self._shapes(group) if (choice := self._evaluate(group, shape)) is not None]
+            self.known[key] = min(choices, key=lambda choice: choice.cost, default=None)
+        return self.known[key]
+
+    def _shapes(self, group: Group) -> Iterator[Shape]:
+        height = max(layer.spec.output[0] for layer in group.layers[-1:])
+        heights = [height] if len(group.layers) > MOST_STRIP_LAYERS else [*(h for h in HEIGHTS if h < height), height]
+        for rows in heights:
+            strips = ceil_div(height, rows)
+            for slack in (1, 0) if strips > 1 else (0,):
+                for spread in (self.config.pixels, 1, 0):
+                    yield Shape(strips, slack, spread)
+
+    def _evaluate(self, group: Group, shape: Shape) -> _Choice | None:
+        simulated = min(shape.strips, SIMULATED)
+        sizes = plan_steps(group, strips=shape.strips, limit=None if simulated == shape.strips else simulated)
+        buffers = buffers_of(group, sizes, shape, self.config)
+        wanted = requests(sizes, group, buffers)
+        for space, words in enumerate((self.config.array_depth, self.config.window_depth)):
+            usable = min(words, (1 << ADDR_BITS) - 1)
+            if allocate([request for request in wanted if request.key[1] == space], depth=usable, from_top=False) is None:
+                return None
+        return _Choice(group_cycles(group, sizes, buffers, shape, self.config, simulated=simulated), shape)
+
+
+def segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> list[GroupPlan | Node]:
+    """Groups in order. A node by itself stands for one that no group holds: it is cut into bands, through external memory."""
+    segmenter = _Segmenter(graph, config, wanted)
+    count = len(graph.nodes)
+    cheapest: list[tuple[float, int, Shape | None]] = [(0.0, 0, None)] + [(float("inf"), 0, None)] * count
+    for first, node in enumerate(graph.nodes):
+        before = cheapest[first][0]
+        macs = node.spec.macs if isinstance(node, LayerNode) else 0
+        alone = before + 1000 + ALONE * macs / config.array_lanes
+        if alone < cheapest[first + 1][0]:
+            cheapest[first + 1] = (alone, first, None)
+        for end in range(first + 1, min(count, first + MOST_LAYERS) + 1):
+            if not isinstance(graph.nodes[end - 1], LayerNode):
+                break
+            choice = segmenter.best(first, end)
+            if choice is not None and before + choice.cost < cheapest[end][0]:
+                cheapest[end] = (before + choice.cost, first, choice.shape)
+    cuts: list[tuple[int, int, Shape | None]] = []
+    end = count
+    while end:
+        _, first, shape = cheapest[end]
+        cuts.append((first, end, shape))
+        end = first
+    plans: list[GroupPlan | Node] = []
+    for number, (first, end, shape) in enumerate(reversed(cuts)):
+        group = None if shape is None else segmenter.group(first, end)
+        if group is None or shape is None:
+            plans.append(graph.nodes[first])
+            continue
+        plan = plan_group(group, shape, config, from_top=number % 2 == 1) or plan_group(group, shape, config)
+        assert plan is not None
+        plans.append(plan)
+    return plans
