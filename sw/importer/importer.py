@@ -204,6 +204,8 @@ class _Walk:
         value = self._read(given["input"])
         if isinstance(value, Constant):
             return self._dequantized_constant(operation, value)
+        if isinstance(value, Broken):
+            return value
         quantizer = self._quantizer(operation)
         if isinstance(value, FloatInput):
             return self.realizer.builder.add_input(value.name, value.shape, quantizer)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import inf, prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Node
@@ -217,7 +217,12 @@ def _pad(operation: Operation, read: Read) -> Expression:
     left, right, top, bottom, before, after = sides
     if min(sides) < 0 or len(sides) > 6 or len(value.shape) != 3:
         raise Rejection("pad", "at least 0 for columns, rows and channels of an image", given["pad"], "crop with a convolution")
-    return Resample(operation, value, _shape(operation), padding=(top, left, bottom, right), channels=(before, after))
+    padding, channels, stride = (top, left, bottom, right), (before, after), (1, 1)
+    if isinstance(value, Resample):
+        padding = cast(Sides, tuple(map(sum, zip(padding, value.padding, strict=True))))
+        channels = channels[0] + value.channels[0], channels[1] + value.channels[1]
+        stride, value = value.stride, value.input
+    return Resample(operation, value, _shape(operation), stride, padding, channels)
 
 
 def _slice(operation: Operation, read: Read) -> Expression:

@@ -78,9 +78,8 @@ def shared_numbers(factor: float, shifts: Integers, *, bits: int, residual: floa
 def channel_numbers(factors: Reals, *, bits: int, residual: float | None = None) -> Numbers:
     """One multiplier for each channel, all but the tiniest with their top bit set."""
     _, shift = normalise(float(factors.max()), bits=bits)
-    octaves = np.floor(np.log2(factors.max() / factors))
+    octaves = np.floor(np.log2(((1 << bits) - 0.5) / (factors * 2.0**shift)))
     shifts = np.clip(octaves, 0, MAX_CHANNEL_SHIFT).astype(np.int64)
-    shifts -= (np.rint(factors * np.exp2(shift + shifts)) >= 1 << bits) & (shifts > 0)
     multipliers = np.minimum(np.rint(factors * np.exp2(shift + shifts)), (1 << bits) - 1).astype(np.int64)
     numbers = Numbers(multiplier=0, multipliers=multipliers, shift=shift, channel_shift=shifts)
     return numbers if residual is None else _with_residual(numbers, residual)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from tercel.sw.importer.expressions import Constant, QuantizedConstant
 from tercel.sw.importer.report import Rejection
@@ -26,10 +27,9 @@ class Weights:
         return self.gain * self.codes + self.offset
 
     @property
-    def live(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def live(self) -> npt.NDArray[np.bool_]:
         """Output channels with a weight that is not zero."""
-        alive: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = self.values.reshape(len(self.codes), -1).any(axis=1)
-        return alive
+        return np.asarray(self.values.reshape(len(self.codes), -1).any(axis=1))
 
     def with_shifts(self) -> tuple["Weights", Integers, float]:
         """Scales ``base * 2**-shift``, the shifts, and the largest relative change of a scale.
