@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 from tercel.hw.config import Config
 from tercel.hw.isa import INSTRUCTION_BITS, LAYOUTS, RESERVED_LOW, Engine, Fault, Opcode, Space
 from tercel.hw.memory.space import depth, spaces
+from tercel.hw.table import table
 
 OWN_ENGINE = {
     Opcode.LOAD: Engine.LOAD,
@@ -82,11 +83,11 @@ class Checks(Component):
         engine = OWN_ENGINE[opcode]
         failures = [fields.wait[engine], fields.post[engine]]
         if self._config.pixels < 16:
-            failures += [fields[name] >= self._config.pixels for name in _bank_fields(opcode)]
+            failures += [table(fields[name], lambda bank: bank >= self._config.pixels) for name in _bank_fields(opcode)]
         if opcode in (Opcode.LOAD, Opcode.STORE):
             return failures + self._memory_conditions(opcode, fields)
         failures += [
-            (fields.shift == 0) | (fields.shift > 48),
+            table(fields.shift, lambda shift: not 1 <= shift <= 48),
             _at_or_above(fields.multiplier, 1 << self._config.multiplier_bits),
             fields.dilation_x == 0,
             fields.dilation_y == 0,

@@ -1,21 +1,24 @@
 """Performance counters in one memory."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.delay import delayed
+from tercel.hw.table import table
 
 _LOW_BITS = 6
+_LOW_STATES = 1 << _LOW_BITS
 _COUNTER_LAYOUT = data.StructLayout({"low": unsigned(_LOW_BITS), "high": unsigned(32 - _LOW_BITS)})
 
 
 class Counters(Component):
     """32-bit counters of events, each an event in every cycle at most.
 
-    Only the low bits of each counter are in registers; one after the other they are copied into a memory, where one adder serves all
-    high bits. A copy is therefore complete :attr:`drain_cycles` after its last event. After a reset the first round clears the memory.
+    Only the low bits of each counter are in registers, which run through their states in an order that takes no carry; one after the
+    other they are numbered and copied into a memory, where one adder serves all high bits. A copy is therefore complete
+    :attr:`drain_cycles` after its last event. After a reset the first round clears the memory.
 
     Parameters
     ----------
@@ -60,7 +63,7 @@ class Counters(Component):
         m.d.sync += events.eq(Mux(self.running, self.events, 0))
         for event, low in zip(events, lows, strict=True):
             with m.If(event):
-                m.d.sync += low.eq(low + 1)
+                m.d.sync += low.eq(_next(low))
 
         # The low bits have wrapped, once, if they are less than when they were stored.
         old = Signal(_COUNTER_LAYOUT)
@@ -72,5 +75,24 @@ class Counters(Component):
             sum_write.addr.eq(delayed(m, turn, 2, name="turn")),
             sum_write.en.eq(delayed(m, Const(1), 2, name="write", reset_less=False)),
         ]
-        m.d.sync += [new_low.eq(Cat(lows).word_select(turn, _LOW_BITS)), low.eq(new_low), old.eq(sum_read.data)]
+        m.d.sync += [
+            new_low.eq(Cat(lows).word_select(turn, _LOW_BITS)),
+            low.eq(table(new_low, _sequence().index, width=_LOW_BITS)),
+            old.eq(sum_read.data),
+        ]
         return m
+
+
+def _next(low: Value) -> Value:
+    """The next state of a counter's low bits: a shift register through all states, the maximal one of x**6 + x**5 + 1 and 0."""
+    return Cat(low[5] ^ (low[4] | (low[:4] == 0)), low[:5])
+
+
+def _sequence() -> list[int]:
+    """The states in their order, from 0."""
+    states = [0]
+    while len(states) < _LOW_STATES:
+        state = states[-1]
+        feedback = state >> 5 ^ (state >> 4 & 1 | (state & 0xF == 0))
+        states.append(state << 1 & _LOW_STATES - 1 | feedback & 1)
+    return states

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.config import Config
 from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
 from tercel.hw.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES, Fault, Opcode
+from tercel.hw.load_increment import LoadIncrement
 
 FETCHED_LAYOUT = data.StructLayout({"instruction": unsigned(INSTRUCTION_BITS), "index": unsigned(16), "fault": unsigned(4)})
 """An instruction, its index in the program, and the fault that there is in its place (``Fault.NONE``: it is good)."""
@@ -66,8 +67,19 @@ class Fetch(Component):
         fetched = Signal(FETCHED_LAYOUT, reset_less=True)
 
         m.d.comb += [self.memory.request.payload.eq(beat_addr), self.o.payload.eq(fetched)]
-        with m.If(self.memory.request.valid & self.memory.request.ready):
-            m.d.sync += [requested.eq(requested + 1), beat_addr.eq(beat_addr + 1)]
+        idle = Signal()
+        requesting = Signal()
+        m.submodules.beat_addr_increment = increment = LoadIncrement(len(beat_addr))
+        m.d.comb += [
+            requesting.eq(self.memory.request.valid & self.memory.request.ready),
+            increment.a.eq(beat_addr),
+            increment.value.eq(self.base >> 32 - len(beat_addr)),
+            increment.load.eq(idle),
+        ]
+        with m.If(requesting | idle):
+            m.d.sync += beat_addr.eq(increment.o)
+        with m.If(requesting):
+            m.d.sync += requested.eq(requested + 1)
         with m.If(self.memory.valid):
             m.d.sync += [
                 received.eq(received + 1),
@@ -81,7 +93,7 @@ class Fetch(Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += beat_addr.eq(self.base >> 32 - len(beat_addr))
+                m.d.comb += idle.eq(1)
                 with m.If(self.run):
                     m.next = "BEGIN"
             with m.State("BEGIN"):

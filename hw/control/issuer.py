@@ -8,6 +8,7 @@ from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.control.tokens import TokenSignature
 from tercel.hw.interfaces import START_LAYOUT, EngineSignature
 from tercel.hw.isa import HEADER_LAYOUT, QUEUE_DEPTH, Engine, Opcode
+from tercel.hw.table import table
 
 QUEUE_EVENTS = ("token", "fence", "idle")
 """What an engine without an event of its own does: its next instruction waits for tokens or room for them, or only for earlier
@@ -86,10 +87,9 @@ class Issuer(Component):
         m.d.comb += [only.eq(~_any(started_valid[1:])), in_engine.eq(oldest_valid | ~only)]
 
         # Slots. The oldest started instruction does not wait, those behind it do.
-        waiting = sum([*slot_valid, *started_valid]) - in_engine
         room = Signal()
         # Only an accepted instruction adds to those that wait, and none is accepted in the cycle after one.
-        m.d.sync += room.eq(waiting < QUEUE_DEPTH)
+        m.d.sync += room.eq(table(Cat(*slot_valid, *started_valid), _has_room))
         m.d.comb += self.i.ready.eq(room & ~slot_valid[-1])
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
@@ -170,6 +170,11 @@ class Issuer(Component):
         with m.Else():
             m.d.sync += self.stuck.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
         return m
+
+
+def _has_room(valid: int) -> bool:
+    slots, started = valid % (1 << QUEUE_DEPTH), valid >> QUEUE_DEPTH
+    return slots.bit_count() + max(0, started.bit_count() - 1) < QUEUE_DEPTH
 
 
 def _any(flags: list[Signal]):

@@ -1,8 +1,8 @@
 """The address generator of LOAD and STORE: one instruction in, its memory beats out, each with the on-chip word it belongs to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -13,6 +13,7 @@ from tercel.hw.isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
 from tercel.hw.load_increment import LoadIncrement
 from tercel.hw.memory.space import RECORD_TAPS, depth, word_beats, word_bytes
 from tercel.hw.mux_add import MuxAdd
+from tercel.hw.table import table
 
 MOVE_LAYOUT = LAYOUTS[Opcode.LOAD]
 """The fields of LOAD and of STORE, which are the same."""
@@ -206,7 +207,7 @@ class Walk(Component):
         m.submodules.row_adder = row_adder = MuxAdd(ADDR_BITS)
         carry = Signal()
         m.d.comb += [
-            carry.eq(_table(bank_sum, lambda value: value >= pixels, width=1)),
+            carry.eq(table(bank_sum, lambda value: value >= pixels)),
             next_row_ready.eq(step == 3),
             row_adder.a.eq(row_addr),
             row_adder.c.eq(fields.spad_row_addr),
@@ -217,7 +218,7 @@ class Walk(Component):
             with m.Case(0):
                 m.d.sync += [bank_sum.eq(row_bank + fields.spad_row_bank), row_addr.eq(row_adder.o), step.eq(1)]
             with m.Case(1):
-                m.d.sync += [row_bank.eq(_table(bank_sum, lambda value: value % pixels, width=BANK_BITS)), step.eq(2)]
+                m.d.sync += [row_bank.eq(table(bank_sum, lambda value: value % pixels, width=BANK_BITS)), step.eq(2)]
                 with m.If(carry):
                     m.d.sync += row_addr.eq(row_adder.o)
             with m.Case(2):
@@ -256,7 +257,7 @@ class Walk(Component):
         with m.Elif(move_word):
             m.d.sync += addr.eq(next_addr)
             with m.If(step_bank):
-                m.d.sync += bank.eq(Mux(wrap, 0, _table(bank, lambda value: value + 1, width=BANK_BITS)))
+                m.d.sync += bank.eq(Mux(wrap, 0, table(bank, lambda value: value + 1, width=BANK_BITS)))
             with m.If(~within):
                 m.d.sync += pixel_addr.eq(next_addr)
         return bank, addr
@@ -288,8 +289,3 @@ class Walk(Component):
                     with m.Case(each):
                         m.d.comb += past.eq(addr[exact_log2(words) : ADDR_BITS].any())
         return below, above, past
-
-
-def _table(value: Signal, function: Callable[[int], int], *, width: int) -> Value:
-    """``function(value)`` from a table: a few LUTs where yosys would take a carry chain."""
-    return Array(Const(function(index) % (1 << width), width) for index in range(1 << len(value)))[value]
