@@ -1,0 +1,120 @@
+"""The trained networks that are measured, and the images that they are measured on.
+
+The data folder has ``weights/`` with the files below and ``imagenet_sample/`` with prepared photographs and their ``labels.csv``
+(columns file, label, source, role; role ``calib`` or ``eval``). The digits come with the package and scikit-learn.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tercel.sim.parse import UsageError
+from tercel.sw import zoo
+from tercel.sw.images import read_labels, read_samples
+
+if TYPE_CHECKING:
+    from tercel.sw.zoo.network import ImageNetwork
+
+_PHOTOGRAPHS = "imagenet_sample"
+Role = Literal["calib", "eval"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A network of the zoo with its weights; ``file`` is None for those that come with the package. ``note`` goes below tables."""
+
+    name: str
+    network: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    file: str | None = None
+    note: str = ""
+
+    def weights(self, data: Path | None) -> Path:
+        """The file of weights; :class:`~tercel.sim.parse.UsageError` if it needs a data folder that is not there."""
+        if self.file is None:
+            shipped = zoo.shipped_weights(self.network)
+            assert shipped is not None
+            return shipped
+        path = _data_folder(self.name, data) / "weights" / self.file
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file (data must be a folder with weights/{self.file}, or choose other networks)")
+        return path
+
+    def build(self, data: Path | None) -> "ImageNetwork":
+        """The network with its weights, in evaluation mode."""
+        model = zoo.build(self.network, **self.options)
+        zoo.load_weights(model, self.weights(data))
+        return model
+
+
+CHECKPOINTS = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint(
+            name="mobilenet_v1_0.25", network="mobilenet_v1", options={"width": 0.25}, file="mobilenet_v1_0.25_keras.pth", note="Keras"
+        ),
+        Checkpoint(name="mobilenet_v2", network="mobilenet_v2", file="mobilenet_v2_1.0_bnfolded.pth", note="torchvision"),
+        Checkpoint(
+            name="mobilenet_v2_tf",
+            network="mobilenet_v2",
+            options={"padding": "tensorflow"},
+            file="mobilenet_v2_1.0_tf_int8grid.pth",
+            note="TensorFlow; its weights lie on an 8-bit grid per channel, so 8 bits per channel lose nothing by construction",
+        ),
+        Checkpoint(name="digits", network="digits", note="trained by the package"),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Images ``uint8 [n, size, size, channels]``, labels ``[n]`` and where each image comes from."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    sources: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """A digest of images and labels."""
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()[:16]
+
+
+def read_set(checkpoint: Checkpoint, data: Path | None, *, role: Role, count: int | None) -> Samples:
+    """Images for a network: all with a role, or ``count`` of them evenly spread over the list.
+
+    :class:`~tercel.sim.parse.UsageError` without a data folder, :class:`~tercel.sw.images.ImageError` for one that is not as above.
+    """
+    if checkpoint.network == "digits":
+        from tercel.sw.zoo.digits_data import digits_part
+
+        digits = digits_part("calibration" if role == "calib" else "test")
+        chosen = _spread(len(digits.labels), count)
+        return Samples(images=digits.images[chosen, ..., None], labels=digits.labels[chosen], sources=("digits",) * len(chosen))
+    folder = _data_folder(checkpoint.name, data) / _PHOTOGRAPHS
+    listed = read_labels(folder, role=role)
+    photographs = [listed[index] for index in _spread(len(listed), count)]
+    image_format = zoo.build(checkpoint.network, **checkpoint.options).image_format
+    return Samples(
+        images=np.stack([read_samples(photograph.path, image_format=image_format) for photograph in photographs]),
+        labels=np.array([photograph.label for photograph in photographs]),
+        sources=tuple(photograph.path.parent.name for photograph in photographs),
+    )
+
+
+def _spread(total: int, count: int | None) -> npt.NDArray[np.int64]:
+    wanted = total if count is None else min(count, total)
+    return np.arange(wanted) * total // wanted
+
+
+def _data_folder(name: str, data: Path | None) -> Path:
+    if data is None:
+        raise UsageError(f"data must be a folder for {name}, not left out (give --data or set TERCEL_DATA; digits needs none)")
+    if not data.is_dir():
+        raise UsageError(f"data must be a folder, not {data} (it holds weights/ and {_PHOTOGRAPHS}/)")
+    return data

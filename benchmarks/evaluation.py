@@ -1,0 +1,109 @@
+"""One row of the accuracy table: quantize, import, run the integers on every image."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmarks.checkpoints import Samples
+from benchmarks.results import Identity, Row
+from tercel.hw.config import Config
+from tercel.sw.graph.codes import to_codes
+from tercel.sw.graph.integer_graph import IntegerGraph
+from tercel.sw.graph.reference import run_reference
+from tercel.sw.images import normalize
+from tercel.sw.importer import import_exported
+from tercel.sw.quantize import quantize
+from tercel.sw.zoo.network import ImageNetwork
+
+Progress = Callable[[str, int, int], None]
+_Batch = npt.NDArray[np.uint8]
+
+
+def float_row(identity: Identity, model: ImageNetwork, samples: Samples, *, batch: int, threads: int, progress: Progress) -> Row:
+    """The network as it was trained, in float32."""
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    outputs = []
+    with torch.no_grad():
+        for start in range(0, len(samples.labels), batch):
+            images = normalize(samples.images[start : start + batch], image_format=model.image_format)
+            outputs.append(model(torch.from_numpy(images)).numpy())
+            progress("images", min(start + batch, len(samples.labels)), len(samples.labels))
+    return _row(identity, np.concatenate(outputs), samples, quantize_seconds=0.0, run_seconds=time.perf_counter() - started)
+
+
+def integer_row(
+    identity: Identity,
+    model: ImageNetwork,
+    samples: Samples,
+    *,
+    calibration: Samples,
+    config: Config,
+    batch: int,
+    threads: int,
+    progress: Progress,
+) -> Row:
+    """The network in the integers that the machine of ``config`` computes."""
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    program = quantize(
+        model,
+        calibration=torch.from_numpy(normalize(calibration.images, image_format=model.image_format)).split(16),  # type: ignore[no-untyped-call]
+        scheme=identity.scheme,
+        bits=identity.bits,
+        bias_correction=identity.bias_correction,
+        progress=lambda done, total, what: progress(what, done, total),
+    )
+    imported = import_exported(program, config=config)
+    graph = imported.graph
+    quantized = time.perf_counter()
+    torch.set_num_threads(1)
+    parts = [samples.images[start : start + batch] for start in range(0, len(samples.labels), batch)]
+    outputs, done = [], 0
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        for codes in pool.map(lambda part: output_codes(graph, model, part), parts):
+            outputs.append(codes)
+            done += len(codes)
+            progress("images", done, len(samples.labels))
+    return _row(
+        identity,
+        np.concatenate(outputs),
+        samples,
+        quantize_seconds=quantized - started,
+        run_seconds=time.perf_counter() - quantized,
+        warnings=imported.warnings,
+    )
+
+
+def output_codes(graph: IntegerGraph, model: ImageNetwork, images: _Batch) -> npt.NDArray[np.int64]:
+    """The output codes ``[images, classes]`` of 8-bit images, from the reference."""
+    (name,), (output,) = graph.inputs, graph.outputs
+    values = np.moveaxis(normalize(images, image_format=model.image_format), 1, -1)
+    codes = run_reference(graph, {name: to_codes(graph.tensors[name], values)})[output]
+    return codes.reshape(len(images), -1).astype(np.int64)
+
+
+def _row(
+    identity: Identity,
+    outputs: npt.NDArray[np.generic],
+    samples: Samples,
+    *,
+    quantize_seconds: float,
+    run_seconds: float,
+    warnings: tuple[str, ...] = (),
+) -> Row:
+    return Row(
+        identity=identity,
+        predictions=tuple(outputs.argmax(axis=1).tolist()),
+        labels=tuple(samples.labels.tolist()),
+        sources=samples.sources,
+        ties=int(((outputs == outputs.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum()),
+        quantize_seconds=quantize_seconds,
+        run_seconds=run_seconds,
+        warnings=warnings,
+    )

@@ -1,0 +1,114 @@
+"""Rows of the accuracy table in a file of JSON lines, so that a run that was ended goes on where it stopped."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import tercel.hw
+import tercel.sw
+
+_ARITHMETIC = ("graph", "importer", "quantize", "zoo", "images.py", "image_format.py", "numeric.py", "layer_spec.py")
+"""Parts of ``sw`` that a row's figure depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Everything that a row's figure depends on. ``scheme`` is ``float`` for the network as it was trained; then ``bits`` is 0."""
+
+    network: str
+    weights: str
+    images: str
+    calibration: str
+    scheme: str
+    bits: int
+    bias_correction: bool
+    config: str
+    config_hash: int
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A finished measurement.
+
+    Attributes
+    ----------
+    predictions, labels
+        Class of the largest output, the first of equals, and the right one, for each image.
+    sources
+        Where each image comes from.
+    ties
+        Images whose largest output code is shared by several classes.
+    quantize_seconds, run_seconds
+        Wall time.
+    warnings
+        Of the importer.
+    """
+
+    identity: Identity
+    predictions: tuple[int, ...]
+    labels: tuple[int, ...]
+    sources: tuple[str, ...]
+    ties: int
+    quantize_seconds: float
+    run_seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def correct(self, source: str | None = None) -> tuple[int, int]:
+        """Right predictions and images, of one source or all."""
+        chosen = [
+            predicted == label
+            for predicted, label, where in zip(self.predictions, self.labels, self.sources, strict=True)
+            if source in (None, where)
+        ]
+        return sum(chosen), len(chosen)
+
+    def agreeing(self, other: "Row") -> tuple[int, int]:
+        """Images that both rows predict the same class for, and images."""
+        return sum(one == two for one, two in zip(self.predictions, other.predictions, strict=True)), len(self.predictions)
+
+
+class RowFile:
+    """Rows by identity, appended to a file as they are finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[Identity, Row] = {}
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                values = json.loads(line)
+                row = Row(identity=Identity(**values.pop("identity")), **{key: _frozen(value) for key, value in values.items()})
+            except (ValueError, TypeError, KeyError, AttributeError):  # cut short, or of another version: measured again
+                continue
+            self.rows[row.identity] = row
+
+    def add(self, row: Row) -> None:
+        """Keep a row, in the file at once."""
+        self.rows[row.identity] = row
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+
+
+@cache
+def code_identity() -> str:
+    """A digest of the sources that make a row's figure: a row that other code measured is measured again."""
+    root = Path(tercel.sw.__path__[0])
+    files = [Path(tercel.hw.__path__[0]) / "config.py"]
+    for name in _ARITHMETIC:
+        place = root / name
+        files += sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def file_identity(path: Path) -> str:
+    """A digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
