@@ -35,7 +35,7 @@ class Config:
     outputs
         N, a multiple of ``lanes`` up to 32: output channels computed at the same time.
     digit_set
-        ``"radix4"``: digits -2..1, weights of 2, 4, 6 and 8 bits. ``"ternary"``: digits -1..1, ternary weights only, smaller cells.
+        ``"radix4"``: digits -2..1, weights of 2, 4, 6 and 8 bits. ``"ternary"``: digits -1..1, ternary weights only.
     depthwise
         Whether the depthwise / pooling / matrix-vector engine (``lanes`` channels x 9 taps) and its window scratchpad exist.
     drain_lanes

@@ -2,20 +2,20 @@
 
 ::
 
-    digits, acts -> select (K terms) -> adder tree, a register behind each level -> + -> acc
-                                                                   (acc or acc*4) ^ |
-                                                                                    +-> shadow (on ``last``)
+    digits, acts -> sum of the lanes whose digit has bit 0 -+-> first - 2 * second -> + -> acc
+                    sum of the lanes whose digit has bit 1 -+      (acc or acc*4) ^ |
+                                                                                     +-> shadow (on ``last``)
 
-A digit -1 or -2 selects ~x or ~2x; the 1 it lacks is the carry-in of some adder: the tree has K - 1 of them and the accumulator
-is the K-th.
+A digit is a two's complement number of two bits, so the sum of digit * activation is the sum over the lanes with bit 0, less twice that
+over those with bit 1. A carry cell adds two activations, each or none of them, without further LUTs.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
-from tercel.hw.delay import delayed
+from tercel.hw.gated_add import GatedAdd
 from tercel.hw.mux_add import MuxAdd
 
 SUM_BITS = 32
@@ -56,45 +56,40 @@ class Cell(Component):
         )
 
     def elaborate(self, platform):
-        """Select, tree, accumulator."""
+        """The first two additions in one cycle, a register behind each of the others, accumulator."""
         m = Module()
-        terms = [self._term(self.acts[lane], self.digits[lane]) for lane in range(self.config.lanes)]
-        carries = [self.digits[lane][1] for lane in range(self.config.lanes)]
-        level = 0
-        while len(terms) > 1:
-            sums = []
-            for index in range(0, len(terms), 2):
-                carry = delayed(m, carries.pop(), level, name=f"carry_{level}_{index}")
-                total = Signal(signed(len(terms[0]) + 1), name=f"sum_{level}_{index}", reset_less=True)
-                low, high = (Cat(Const(1, 1), terms[index]).as_signed(), Cat(carry, terms[index + 1]).as_signed())
-                m.d.sync += total.eq((low + high) >> 1)
-                sums.append(total)
-            terms = sums
-            level += 1
-        carry = delayed(m, carries.pop(), level, name="carry_last")
+        lanes = self.config.lanes
+        sums = []
+        for bit in range(2):
+            terms = []
+            for lane in range(0, lanes, 2):
+                m.submodules[f"pair_{bit}_{lane}"] = pair = GatedAdd(9)
+                m.d.comb += [
+                    pair.a.eq(self.acts[lane]),
+                    pair.b.eq(self.acts[lane + 1]),
+                    pair.with_a.eq(self.digits[lane][bit]),
+                    pair.with_b.eq(self.digits[lane + 1][bit]),
+                ]
+                terms.append(pair.o)
+            while len(terms) > 1:
+                totals = [
+                    Signal(signed(len(terms[0]) + 1), name=f"sum_{bit}_{len(terms)}_{index}", reset_less=True)
+                    for index in range(len(terms) // 2)
+                ]
+                m.d.sync += [total.eq(terms[2 * index] + terms[2 * index + 1]) for index, total in enumerate(totals)]
+                terms = totals
+            sums += terms
+        step_sum = Signal(signed(len(sums[0]) + 2), reset_less=True)
+        m.d.sync += step_sum.eq(Cat(sums[0][0], (sums[0] >> 1) - sums[1]).as_signed())
 
         acc = Signal(SUM_BITS)
-        m.submodules.adder = adder = MuxAdd(SUM_BITS + 1)
-        m.d.comb += [
-            adder.a.eq(Cat(Const(1, 1), terms[0]).as_signed()),
-            adder.c.eq(Cat(carry, acc)),
-            adder.d.eq(Cat(carry, Const(0, 2), acc)),
-            adder.sel.eq(self.shift),
-        ]
+        m.submodules.adder = adder = MuxAdd(SUM_BITS)
+        m.d.comb += [adder.a.eq(step_sum), adder.c.eq(acc), adder.d.eq(acc << 2), adder.sel.eq(self.shift)]
         with m.If(self.step):
-            m.d.sync += acc.eq(adder.o[1:])
+            m.d.sync += acc.eq(adder.o)
         with m.If(self.last):
-            m.d.sync += [acc.eq(0), self.shadow.eq(adder.o[1:])]
+            m.d.sync += [acc.eq(0), self.shadow.eq(adder.o)]
         return m
-
-    def _term(self, act, digit):
-        """The selected multiple of an activation; the 1 that a negative one lacks is the digit's upper bit."""
-        if self.config.digit_set == "ternary":
-            return Cat(digit[0] & (act[bit] ^ digit[1]) for bit in range(9)).as_signed()
-        return Cat(
-            Mux(digit[1], ~Mux(digit[0], upper, lower), digit[0] & upper)
-            for upper, lower in zip([*act, act[8]], [Const(0, 1), *act], strict=True)
-        ).as_signed()
 
 
 class ActivationSum(Component):
