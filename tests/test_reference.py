@@ -8,7 +8,7 @@ from random_graphs import one_layer, random_codes, random_layer, small_network
 
 from tercel.hw.config import BASE, Config
 from tercel.sw.graph.integer_graph import GraphError, LayerNode
-from tercel.sw.graph.reference import run_reference
+from tercel.sw.graph.reference import Engine, run_reference
 from tercel.sw.layer_reference import layer_reference
 from tercel.sw.layer_spec import LayerSpec, LayerTensors
 
@@ -50,27 +50,29 @@ def expected(layer: LayerNode, codes: dict[str, np.ndarray], config: Config) -> 
 
 @pytest.mark.parametrize("config", [BASE, PER_CHANNEL], ids=["one multiplier", "per channel"])
 @pytest.mark.parametrize("name", SPECS)
-def test_every_kind_of_layer(name: str, config: Config) -> None:
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_every_kind_of_layer(engine: Engine, name: str, config: Config) -> None:
     layer, _ = random_layer(SPECS[name], seed=3, config=config)
     graph = one_layer(layer)
     codes = {tensor: random_codes(graph.tensors[tensor], batch=3, seed=5) for tensor in graph.inputs}
-    result = run_reference(graph, codes)[layer.output]
+    result = run_reference(graph, codes, engine=engine)[layer.output]
     assert result.dtype == (np.int8 if layer.spec.out_signed else np.uint8)
     np.testing.assert_array_equal(result, expected(layer, codes, config))
     assert len(np.unique(result)) > 3
 
 
-def test_network_layer_by_layer() -> None:
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_network_layer_by_layer(engine: Engine) -> None:
     """All tensors when asked for, and the same output when not."""
     graph = small_network()
     codes = {"input": random_codes(graph.tensors["input"], batch=4, seed=1)}
-    everything = run_reference(graph, codes, keep=True)
+    everything = run_reference(graph, codes, keep=True, engine=engine)
     assert set(everything) == set(graph.tensors)
     for layer in graph.layers():
         np.testing.assert_array_equal(everything[layer.output], expected(layer, everything, BASE), err_msg=layer.name)
         assert len(np.unique(everything[layer.output])) > 8
     np.testing.assert_array_equal(everything["join.out"], np.concatenate([everything["left.out"], everything["right.out"]], axis=3))
-    outputs = run_reference(graph, codes)
+    outputs = run_reference(graph, codes, engine=engine)
     assert set(outputs) == {"classifier.out"}
     np.testing.assert_array_equal(outputs["classifier.out"], everything["classifier.out"])
 
