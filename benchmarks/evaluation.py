@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.checkpoints import Samples
 from benchmarks.results import Identity, Row
 from tercel.hw.config import Config
-from tercel.sw.graph.codes import to_codes
+from tercel.sim.tensors import input_codes
 from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.reference import run_reference
 from tercel.sw.images import normalize
@@ -53,7 +53,7 @@ def integer_row(
     started = time.perf_counter()
     program = quantize(
         model,
-        calibration=torch.from_numpy(normalize(calibration.images, image_format=model.image_format)).split(16),  # type: ignore[no-untyped-call]
+        calibration=torch.from_numpy(normalize(calibration.images, image_format=model.image_format)).split(16),
         scheme=identity.scheme,
         bits=identity.bits,
         bias_correction=identity.bias_correction,
@@ -82,10 +82,8 @@ def integer_row(
 
 def output_codes(graph: IntegerGraph, model: ImageNetwork, images: _Batch) -> npt.NDArray[np.int64]:
     """The output codes ``[images, classes]`` of 8-bit images, from the reference."""
-    (name,), (output,) = graph.inputs, graph.outputs
-    values = np.moveaxis(normalize(images, image_format=model.image_format), 1, -1)
-    codes = run_reference(graph, {name: to_codes(graph.tensors[name], values)})[output]
-    return codes.reshape(len(images), -1).astype(np.int64)
+    codes = run_reference(graph, input_codes(graph, normalize(images, image_format=model.image_format)))
+    return codes[graph.outputs[0]].reshape(len(images), -1).astype(np.int64)
 
 
 def _row(
