@@ -26,7 +26,8 @@ class NetworkBuilder:
         self.tensors[name] = Activation(name=name, shape=shape, signed=signed, zero_point=zero_point, scale=0.02)
         return name
 
-    def layer(self, kind: Kind, source: str, *, name: str | None = None, residual: str | None = None, signed: bool = False, **geometry) -> str:
+    def layer(self, kind: Kind, source: str, *, name: str | None = None, residual: str | None = None, signed: bool = False,
+              zero_point: int | None = None, **geometry) -> str:
         """Add a layer; returns its output tensor."""
         random, config = self.random, self.config
         name = name or f"layer{len(self.nodes)}"
@@ -40,7 +41,7 @@ class NetworkBuilder:
             in_signed=taken.signed,
             z_in=taken.zero_point,
             out_signed=taken.signed if same else signed,
-            z_out=taken.zero_point if same else int(random.integers(-20, 20)) if signed else int(random.integers(0, 30)),
+            z_out=taken.zero_point if same else zero_point if zero_point is not None else int(random.integers(-20, 20)) if signed else int(random.integers(0, 30)),
             residual=residual is not None,
             **geometry,
         )
@@ -125,7 +126,7 @@ def expected(graph: IntegerGraph, inputs: dict[str, np.ndarray], config: Config)
                 weights=node.weights,
                 bias=node.bias,
                 shift=node.shift,
-                multiplier=node.multipliers,
+                multiplier=node.multipliers if node.multipliers.size else np.full(len(node.bias), node.spec.multiplier),
                 thresholds=node.thresholds,
                 residual=tensors[node.residual] if node.residual else EMPTY,
             ),

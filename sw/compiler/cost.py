@@ -6,7 +6,7 @@ from functools import lru_cache
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Mode, Space
 from tercel.sw.compiler.group import Group, Key, Use
-from tercel.sw.compiler.group_plan import Shape, chunk_groups, depth, group_words, output_groups, residents
+from tercel.sw.compiler.group_plan import Shape, chunk_groups, depths, group_words, output_groups, residents
 from tercel.sw.compiler.row_buffer import RowBuffer
 from tercel.sw.compiler.schedule import list_schedule
 from tercel.sw.compiler.steps import Steps
@@ -141,15 +141,17 @@ class _Simulation:
             if first and space in self.resident:
                 continue
             self.restreamed |= space not in self.resident and not self.streamed
-            beats = size * words * _word_beats(space, self.config)
+            beats = size * words * _word_beats(self.config)[space]
             self.weight_beats += beats if first == 0 else 0
             self.loaded[space] = self.loaded.get(space, 0) + size * words
-            if self.loaded[space] > depth(self.config, space) // 2:
+            if self.loaded[space] > depths(self.config)[space] // 2:
                 found.append(self._add(Engine.LOAD, set(), (beats, HANDOVER // 2)))
         return found
 
 
-def _word_beats(space: Space, config: Config) -> int:
+@lru_cache(maxsize=64)
+def _word_beats(config: Config) -> dict[Space, int]:
+    """Transfers on the memory port for a word of each linear memory."""
     sizes = {
         Space.WEIGHT: config.weight_word_bytes,
         Space.PARAMETER: config.parameter_word_bytes,
@@ -157,7 +159,7 @@ def _word_beats(space: Space, config: Config) -> int:
         Space.DEPTHWISE_PARAMETER: config.depthwise_parameter_word_bytes,
         Space.THRESHOLD: config.threshold_word_bytes,
     }
-    return sizes[space] // config.memory_width
+    return {space: size // config.memory_width for space, size in sizes.items()}
 
 
 @lru_cache(maxsize=1 << 14)

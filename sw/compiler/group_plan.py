@@ -88,6 +88,7 @@ def common_words(spec: LayerSpec, config: Config) -> dict[Space, int]:
     return {Space.THRESHOLD: spec.thresholds} if spec.thresholds and spec.threshold_shared and spec.on_array(config) else {}
 
 
+@lru_cache(maxsize=4096)
 def output_groups(spec: LayerSpec, config: Config) -> tuple[int, int]:
     """Sections (convolution groups) and groups of output channels in each."""
     if spec.on_array(config):
@@ -103,15 +104,16 @@ def output_words(spec: LayerSpec, config: Config) -> int:
     return (sections - 1) * (spec.out // sections // config.lanes) + groups * config.words_per_tile
 
 
-def depth(config: Config, space: Space) -> int:
-    """Words of a linear memory."""
+@lru_cache(maxsize=64)
+def depths(config: Config) -> dict[Space, int]:
+    """Words of the linear memories."""
     return {
         Space.WEIGHT: config.weight_depth,
         Space.PARAMETER: config.parameter_depth,
         Space.RECORD: config.record_depth,
         Space.DEPTHWISE_PARAMETER: config.record_depth,
         Space.THRESHOLD: config.threshold_depth,
-    }[space]
+    }
 
 
 def residents(layers: tuple[LayerNode, ...], config: Config) -> frozenset[Space]:
@@ -123,7 +125,7 @@ def residents(layers: tuple[LayerNode, ...], config: Config) -> frozenset[Space]
             total[space] = total.get(space, 0) + sections * groups * words
         for space, words in common_words(layer.spec, config).items():
             total[space] = total.get(space, 0) + words
-    return frozenset(space for space, words in total.items() if words <= depth(config, space))
+    return frozenset(space for space, words in total.items() if words <= depths(config)[space])
 
 
 def chunk_groups(spec: LayerSpec, config: Config) -> int:
@@ -131,7 +133,7 @@ def chunk_groups(spec: LayerSpec, config: Config) -> int:
     _, groups = output_groups(spec, config)
     count = ceil_div(groups, _CHUNKS)
     for space, words in group_words(spec, config).items():
-        count = min(count, max(1, depth(config, space) // _CHUNKS // words))
+        count = min(count, max(1, depths(config)[space] // _CHUNKS // words))
     return count
 
 

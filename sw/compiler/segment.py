@@ -69,18 +69,23 @@ class _Segmenter:
             signature += [self.canonical[layer.name], *links, layer.output in group.stored]
         key = tuple(signature)
         if key not in self.known:
-            choices = [choice for shape in self._shapes(group) if (choice := self._evaluate(group, shape)) is not None]
-            self.known[key] = min(choices, key=lambda choice: choice.cost, default=None)
+            self.known[key] = min(self._choices(group), key=lambda choice: choice.cost, default=None)
         return self.known[key]
 
-    def _shapes(self, group: Group) -> Iterator[Shape]:
-        height = max(layer.spec.output[0] for layer in group.layers[-1:])
-        heights = [height] if len(group.layers) > MOST_STRIP_LAYERS else [*(h for h in HEIGHTS if h < height), height]
-        for rows in heights:
+    def _choices(self, group: Group) -> Iterator[_Choice]:
+        """For each height of the strips the widest spread that fits, with slack and, where that costs spread, without."""
+        height = group.layers[-1].spec.output[0]
+        whole_only = len(group.layers) > MOST_STRIP_LAYERS
+        for rows in [height] if whole_only else [*(h for h in HEIGHTS if h < height), height]:
             strips = ceil_div(height, rows)
             for slack in (1, 0) if strips > 1 else (0,):
-                for spread in (self.config.pixels, 1, 0):
-                    yield Shape(strips, slack, spread)
+                spreads = (self.config.pixels, 1, 0)
+                shapes = (Shape(strips, slack, spread) for spread in spreads)
+                choice = next((found for shape in shapes if (found := self._evaluate(group, shape)) is not None), None)
+                if choice is not None:
+                    yield choice
+                    if choice.shape.spread == spreads[0]:
+                        break
 
     def _evaluate(self, group: Group, shape: Shape) -> _Choice | None:
         simulated = min(shape.strips, SIMULATED)

@@ -1,0 +1,112 @@
+"""Compiled networks on the golden model against the numeric contract, layer by layer."""
+
+import numpy as np
+import pytest
+from compiled_networks import NetworkBuilder, expected, inverted_residual, mobilenet_v2
+
+from tercel.hw.config import BASE, LARGE, SMALL, TINY, Config
+from tercel.hw.isa import Fault
+from tercel.sim.backend import GoldenBackend
+from tercel.sw.compiler import compile_graph
+
+CONFIGS = [
+    SMALL,
+    BASE,
+    LARGE,
+    Config(name="even", pixels=4, lanes=4, outputs=8, drain_lanes=2, array_depth=128, window_depth=128, weight_depth=256, parameter_depth=64,
+           record_depth=64, threshold_depth=256, memory_width=4),
+    Config(name="prime", pixels=3, lanes=2, outputs=4, drain_lanes=2, array_depth=256, window_depth=256, weight_depth=512,
+           parameter_depth=128, record_depth=128, threshold_depth=128, memory_width=2, per_channel_multiplier=True),
+    Config(name="single", pixels=1, lanes=8, outputs=8, array_depth=1024, window_depth=1024, weight_depth=256, parameter_depth=32,
+           record_depth=64, threshold_depth=256, memory_width=8),
+    Config(name="alone", pixels=5, lanes=4, outputs=4, depthwise=False, drain_lanes=1, array_depth=256, window_depth=0, weight_depth=256,
+           parameter_depth=64, record_depth=0, threshold_depth=0, memory_width=2),
+]
+
+
+def random_network(config: Config, seed: int):
+    random = np.random.default_rng([seed, 3])
+    size = int(random.integers(4, 25))
+    net = NetworkBuilder(config, input=(size, int(random.integers(3, 25)), int(random.integers(1, 2 * config.lanes))), seed=seed,
+                         bits=int(random.integers(2, 9)))
+    x = net.input
+    outputs = []
+    for _ in range(int(random.integers(1, 7))):
+        height, width, channels = net.tensors[x].shape
+        kind = str(random.choice(["conv", "pointwise", "block", "residual", "pool", "branch", "depthwise", "concat", "output", "grouped"]))
+        out = int(random.integers(1, 5 * config.lanes))
+        if kind == "conv":
+            kernel = (int(random.choice([1, 2, 3, 5])), int(random.choice([1, 2, 3, 5])))
+            padding = tuple(int(random.integers(0, side)) for side in (*kernel, *kernel))
+            fits = height + padding[0] + padding[2] >= kernel[0] and width + padding[1] + padding[3] >= kernel[1]
+            if fits:
+                more = {"thresholds": int(random.integers(1, 16)), "threshold_shared": bool(random.integers(2))}
+                dilated = min(height, width) > 2 * max(kernel)
+                x = net.layer("conv", x, out=out, kernel=kernel, padding=padding, stride=int(random.integers(1, 4)),
+                              dilation=(2, 1) if dilated and random.random() < 0.3 else (1, 1),
+                              signed=bool(random.integers(2)), **(more if config.threshold_depth and random.random() < 0.2 else {}))
+        elif kind == "pointwise":
+            x = net.layer("conv", x, out=out, signed=bool(random.integers(2)), weight_offset=int(random.choice([0, 1, -3])),
+                          gain=int(random.choice([1, 2])))
+        elif kind == "block" and config.depthwise:
+            x = inverted_residual(net, x, out=channels if random.random() < 0.5 else out, stride=int(random.integers(1, 3)), expand=int(random.integers(1, 5)),
+                                  name=f"block{len(net.nodes)}")
+        elif kind == "residual":
+            y = net.layer("conv", x, out=out, kernel=(3, 3), padding=(1, 1, 1, 1))
+            x = net.layer("conv", y, out=channels, kernel=(3, 3), padding=(1, 1, 1, 1), residual=x)
+        elif kind == "pool" and config.depthwise and min(height, width) >= 2:
+            padding = (0, 0, int(random.integers(2)), int(random.integers(2)))
+            x = net.layer(str(random.choice(["max_pool", "average_pool"])), x, kernel=(2, 2), stride=2, padding=padding)
+        elif kind == "branch":
+            y = net.layer("conv", x, out=out)
+            outputs.append(y)
+            if config.depthwise:
+                y = net.layer("depthwise", y, kernel=(3, 3), padding=(1, 1, 1, 1))
+            x = net.layer("conv", x, out=out, kernel=(3, 3), padding=(1, 1, 1, 1), residual=y)
+        elif kind == "depthwise" and config.depthwise:
+            x = net.layer("depthwise", x, kernel=(5, 3), padding=(2, 1, 2, 1), signed=True)
+        elif kind == "grouped":
+            y = net.layer("conv", x, out=2 * config.lanes * int(random.integers(1, 3)))
+            x = net.layer("conv", y, out=2 * config.lanes * int(random.integers(1, 3)), groups=2, kernel=(3, 3), padding=(1, 1, 1, 1))
+        elif kind == "concat":
+            zero = int(random.integers(0, 20))
+            parts = [net.layer("conv", x, out=count, zero_point=zero) for count in (config.lanes * 2, config.lanes, out)]
+            x = net.concat(parts)
+        elif kind == "output":
+            outputs.append(x)
+    if random.random() < 0.4 and config.depthwise:
+        x = net.layer("average_pool", x, kernel=net.tensors[x].shape[:2]) if max(net.tensors[x].shape[:2]) <= 16 else x
+        x = net.layer("linear", x, out=int(random.integers(1, 40)), signed=True)
+    x = net.layer("conv", x, out=3)
+    return net.graph(*dict.fromkeys([name for name in outputs if name != net.input] + [x])), net
+
+
+def check(graph, net, config, keep=("*",)):
+    program = compile_graph(graph, config, keep=keep)
+    image = net.image()
+    result = GoldenBackend().run(program, inputs=image)
+    assert result.fault is Fault.NONE, (result.fault, result.fault_index)
+    assert not result.stray_writes
+    wanted = expected(graph, image, config)
+    for node in graph.nodes:
+        if keep or node.output in graph.outputs:
+            assert np.array_equal(result.outputs[node.output], wanted[node.output]), node.name
+    return program
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(8))
+def test_random_networks(config, seed):
+    graph, net = random_network(config, seed)
+    check(graph, net, config)
+    check(graph, net, config, keep=())
+
+
+@pytest.mark.parametrize("config", [SMALL, BASE], ids=lambda config: config.name)
+def test_mobilenet(config):
+    graph, net = mobilenet_v2(config, size=32, bits=4, classes=10)
+    program = check(graph, net, config)
+    assert {mark.name for mark in program.marks} == {node.name for node in graph.nodes}
+    indices = [index for mark in program.marks for index in mark.indices()]
+    assert sorted(indices) == list(range(len(program.words) - 1))
+    assert compile_graph(graph, config, keep=("*",)).to_bytes() == program.to_bytes()
