@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,20 +15,30 @@ from tercel.sim.report import write_report
 from tercel.sim.tensors import input_codes, output_values
 from tercel.sw.layer_spec import Integers
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tercel.sw.zoo.network import ImageNetwork
+
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """A way to quantize: a scheme, and the bits of its weights or None for the scheme's own."""
+    """A way to quantize: a scheme, and the bits of the weights; depthwise layers, the first and the last layer always have 8.
+
+    ``trained`` takes the parameters that were trained with ternary weights in place of those that were trained in floating point.
+    """
 
     name: str
     scheme: str
-    bits: int | None = None
+    bits: int
+    trained: bool = False
 
 
 WIDTHS = (
     Width(name="8-bit", scheme="shift8", bits=8),
     Width(name="4-bit", scheme="shift8", bits=4),
-    Width(name="ternary", scheme="ternary"),
+    Width(name="ternary", scheme="ternary", bits=2),
+    Width(name="ternary-trained", scheme="ternary", bits=2, trained=True),
 )
 GOLDEN_IMAGES = 8
 RTL_IMAGES = 2
@@ -90,25 +100,21 @@ def run_demo(
     """
     import torch
 
-    from tercel.sw import zoo
     from tercel.sw.quantize import quantize
     from tercel.sw.zoo.digits_data import digits_part
 
     notify = progress or (lambda *_: None)
     folder.mkdir(parents=True, exist_ok=True)
-    model = zoo.build("digits")
-    weights = zoo.shipped_weights("digits")
-    assert weights is not None
-    zoo.load_weights(model, weights)
     test = digits_part("test")
     images = torch.from_numpy(test.normalized())
     calibration = torch.from_numpy(digits_part("calibration").normalized())
     with torch.no_grad():
-        float_accuracy = _accuracy(model(images).numpy(), test.labels)
+        float_accuracy = _accuracy(_trained(ternary=False)(images).numpy(), test.labels)
     results = []
     for width in widths:
         notify(f"{width.name}: quantize and compile", 0, 0)
-        quantized = quantize(model, calibration=[calibration], scheme=width.scheme, bits=width.bits)
+        model = _trained(ternary=width.trained)
+        quantized = quantize(model, calibration=[calibration], scheme=width.scheme, bits=layer_bits(model, width.bits))
         network = compile_network(quantized, config=config, image_format=model.image_format)
         inputs = input_codes(network.graph, images)
         notify(f"{width.name}: reference", 0, 0)
@@ -118,6 +124,26 @@ def run_demo(
         notify(f"{width.name}: report", 0, 0)
         results.append(_finish(network, width, folder, labels=test.labels, reference=reference, golden=golden, simulated=simulated))
     return DemoResult(config=config.name, images=len(test.labels), float_accuracy=float_accuracy, widths=tuple(results))
+
+
+def _trained(*, ternary: bool) -> "ImageNetwork":
+    from tercel.sw import zoo
+
+    model = zoo.build("digits")
+    weights = zoo.shipped_weights("digits", ternary=ternary)
+    assert weights is not None
+    zoo.load_weights(model, weights)
+    return model
+
+
+def layer_bits(model: "nn.Module", bits: int) -> dict[str, int]:
+    """``bits`` for all layers but the first, the last and the depthwise ones, whose engine takes 8 bits at no cost."""
+    from torch import nn
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    depthwise = [name for name, module in layers.items() if isinstance(module, nn.Conv2d) and module.groups > 1]
+    first, *_, last = layers
+    return {"*": bits} | dict.fromkeys((first, *depthwise, last), 8)
 
 
 def _execute(network: CompiledNetwork, inputs: dict[str, Integers], on: str, *, count: int, progress: Progress | None) -> Execution:

@@ -101,9 +101,9 @@ def timeline(program: Program, profile: Profile) -> "Figure":
                 if span.engine is engine:
                     mark = owner.get(span.index)
                     colour = LAYER_COLOURS[mark.group % len(LAYER_COLOURS)] if mark else "#bbbbbb"
-                    _append(bars.setdefault(colour, []), span.start, span.free, gap=profile.cycles / 4000)
+                    _append(bars.setdefault(colour, []), span.start, span.free, gap=profile.cycles / 2000)
             for colour, pieces in bars.items():
-                axes.broken_barh(pieces, (row - 0.36, 0.72), facecolors=colour, linewidth=0, rasterized=True)
+                axes.broken_barh(pieces, (row - 0.36, 0.72), facecolors=colour, linewidth=0, antialiased=False, rasterized=True)
         last = float("-inf")
         for middle, name in sorted(((begin + end) / 2, name) for begin, end, name in _groups(profile)):
             if (middle - last) / profile.cycles > _LABEL_PITCH:
@@ -230,7 +230,7 @@ def _common(first: str, second: str) -> str:
         if one != other:
             break
         shared.append(one)
-    return ".".join(shared) or first
+    return ".".join(shared) if len(shared) > 1 else first
 
 
 def _part(layer: LayerProfile, part: str) -> float:
@@ -238,7 +238,7 @@ def _part(layer: LayerProfile, part: str) -> float:
     waits = sum(layer.waits.values())
     computing = layer.cycles - waits
     overhead = sum(count for name, count in layer.events.items() if name not in ("step", "emit"))
-    # Where both engines run, half of each cycle belongs to the layer, and so does half of the overhead.
+    # Where the array hides the depthwise engine, its cycles belong to another layer, and so does their share of the overhead.
     scaled = computing * overhead / layer.busy if layer.busy else 0.0
     return {"compute": computing - scaled, "overhead": scaled}.get(part, layer.waits.get(part, 0.0))
 

@@ -1,8 +1,8 @@
 """Where a program's cycles go, layer by layer, from the cycle model's timeline.
 
-Each cycle of the run belongs to one layer, or half to each of two: to those whose instructions the array and the depthwise engine are
-working on; if both rest, to those whose tensors are moving; and while nothing runs, to the layer whose instruction starts next. So the
-layers' cycles add up to the run.
+Each cycle of the run belongs to one layer: to the one that the array is working on; if it rests, to that of the depthwise engine; if both
+rest, to the one whose tensors are moving (half to each of two); and while nothing runs, to the one whose instruction starts next. So the
+layers' cycles add up to the run, and a depthwise layer has only those that the array does not hide.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,11 +31,11 @@ class LayerProfile:
     Attributes
     ----------
     weight_bits
-        2 a digit plane; 8 on the depthwise engine.
+        2 a digit plane; 8 on the depthwise engine; 0 for layers without weights.
     cycles, share
         Its cycles (see the module), and their share of the run, 0..1.
     start, end
-        The first cycle in which one of its instructions ran, and the cycle in which the last had landed.
+        The first cycle in which its engine had one of its instructions under way, and the cycle in which the last of these had landed.
     busy
         Cycles in which its engine had an instruction of the layer under way.
     waits
@@ -68,11 +68,6 @@ class LayerProfile:
     loaded: int = 0
     stored: int = 0
     memory: float = 0.0
-
-    @property
-    def utilization(self) -> float:
-        """Useful share, 0..1, of its engine's lane-cycles in the layer's cycles."""
-        return self.useful / (self.lanes * self.cycles) if self.lanes and self.cycles else 0.0
 
     @property
     def steady(self) -> float:
@@ -109,7 +104,6 @@ class LayerProfile:
             "start": self.start,
             "end": self.end,
             "busy": self.busy,
-            "utilization": self.utilization,
             "steady_utilization": self.steady,
             "loaded_bytes": self.loaded,
             "stored_bytes": self.stored,
@@ -169,7 +163,8 @@ def profile(program: Program, *, memory_latency: int = 8, memory_rate: float = 1
     instructions = program.instructions()
     for span in predicted.spans:
         layer = owner.get(span.index, rest)
-        layer.start, layer.end = min(layer.start, span.start), max(layer.end, span.landed)
+        if layer.engine == span.engine.name.lower():
+            layer.start, layer.end = min(layer.start, span.start), max(layer.end, span.landed)
         opcode, values = instructions[span.index]
         if opcode in (Opcode.LOAD, Opcode.STORE):
             beats = transfer_beats(values, config)
@@ -217,7 +212,7 @@ def _layer(mark: LayerMark, config: Config) -> LayerProfile:
         kind=mark.kind,
         engine=mark.engine,
         group=mark.group,
-        weight_bits=2 * mark.digits if on_array else 8 if mark.macs else 0,
+        weight_bits=2 * mark.digits if on_array else 8 if mark.kind in ("depthwise", "linear") else 0,
         macs=mark.macs,
         useful=mark.macs * (mark.digits if on_array else 1) if mark.engine != "load" else 0,
         lanes={"array": config.array_lanes, "depthwise": config.depthwise_lanes}.get(mark.engine, 0),
@@ -268,11 +263,11 @@ def _cycles(predicted: Estimate, owner: Mapping[int, LayerProfile], rest: LayerP
         while upcoming < len(starts) and starts[upcoming].start <= begin:
             upcoming += 1
         length = min(end, float(predicted.cycles)) - begin
-        computing = [running[engine] for engine in COMPUTE if engine in running]
+        computing = next((running[engine] for engine in COMPUTE if engine in running), None)
         moving = [running[engine] for engine in MOVE if engine in running]
-        for span in computing:
-            yield owner.get(span.index, rest), length / len(computing), ""
-        for span in () if computing else moving:
+        if computing is not None:
+            yield owner.get(computing.index, rest), length, ""
+        for span in moving if computing is None else ():
             yield owner.get(span.index, rest), length / len(moving), span.engine.name.lower()
         if not running:
             # Latencies: the layer that comes next waits, or after the last instruction the last layer.

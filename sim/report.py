@@ -143,7 +143,7 @@ def _row(number: int, layer: LayerProfile, network: CompiledNetwork) -> tuple[st
         f"{layer.macs:,}",
         f"{layer.cycles:,.0f}",
         f"{100 * layer.share:.1f} %",
-        f"{100 * layer.utilization:.1f} %" if layer.macs else "",
+        f"{layer.busy:,}" if layer.macs else "",
         f"{100 * layer.steady:.1f} %" if layer.macs else "",
         f"{layer.loaded:,}",
         f"{layer.stored:,}",

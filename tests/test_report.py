@@ -47,7 +47,7 @@ def test_every_cycle_belongs_to_a_layer(network):
     assert sum(layer.share for layer in layers) == pytest.approx(1)
     assert all(before.start <= after.start for before, after in pairwise(layers))
     for layer in layers:
-        assert 0 < layer.utilization <= layer.steady <= 1
+        assert 0 < layer.steady <= 1
         assert sum(layer.waits.values()) <= layer.cycles
         assert layer.macs == next(node.spec.macs for node in network.graph.layers() if node.name == layer.name)
     moved = sum(layer.loaded + layer.stored for layer in layers) / SMALL.memory_width
