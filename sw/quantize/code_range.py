@@ -26,7 +26,7 @@ def best_range(histogram: Histogram, *, codes: int) -> tuple[float, float]:
     Ends are tried at 1/64 of the values' own range, from all of it down to 1/4; the ends take turns until neither moves.
     """
     present = histogram.counts > 0
-    values = ((np.arange(2 * BINS) - BINS + 0.5) * histogram.width)[present]
+    values: Reals = ((np.arange(2 * BINS, dtype=np.float64) - BINS + 0.5) * np.float64(histogram.width))[present]
     counts = histogram.counts[present]
     low, high = histogram.low, histogram.high
     fractions = np.arange(64, 15, -1) / 64

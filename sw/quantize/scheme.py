@@ -35,10 +35,10 @@ def largest_code(bits: int) -> int:
 
 def channel_ranges(weights: Reals) -> Reals:
     """Largest magnitude of each row of ``[channels, weights]``."""
-    return np.abs(weights).max(axis=1, initial=0.0)
+    return np.asarray(np.abs(weights).max(axis=1, initial=0.0))
 
 
-def quantized(weights: Reals, scale: Reals, *, bits: int) -> Reals:
+def quantized(weights: Reals, scale: Reals | float, *, bits: int) -> Reals:
     """``weights`` ``[channels, weights]`` on the grid of ``scale``, which broadcasts against them."""
     limit = largest_code(bits)
     return np.asarray(np.clip(np.round(weights / scale), -limit, limit) * scale)
@@ -53,7 +53,7 @@ def floor_log2(ratios: Reals) -> Shifts:
 def _float32_above(value: float) -> float:
     """The smallest float32 number that is no less than ``value``."""
     nearest = np.float32(value)
-    return float(nearest if nearest >= value else np.nextafter(nearest, np.float32(np.inf)))
+    return float(nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +172,12 @@ class Shift(Scheme):
         best = (math.inf, scale, np.zeros(len(weights), dtype=np.int64))
         for step in range(1 << self.fraction):
             candidate = scale * 2.0 ** (-step / (1 << self.fraction))
-            errors = np.stack([
-                np.square(quantized(weights, np.float64(math.ldexp(candidate, -shift)), bits=bits) - weights).sum(axis=1)
-                for shift in range(MAX_SHIFT + 1)
-            ])
+            errors = np.stack(
+                [
+                    np.square(quantized(weights, math.ldexp(candidate, -shift), bits=bits) - weights).sum(axis=1)
+                    for shift in range(MAX_SHIFT + 1)
+                ]
+            )
             shifts = np.where(alive, errors.argmin(axis=0), 0)
             total = float((errors.min(axis=0)[alive] / energy[alive]).sum())
             if total < best[0]:

@@ -24,7 +24,8 @@ def _has_sums(operand: Node) -> bool:
     if operand.target is not torch.ops.aten.conv2d.default or len(operand.users) != 1 or not isinstance(operand.args[1], Node):
         return False
     groups = operand.args[6] if len(operand.args) > 6 else 1
-    return operand.args[1].op == "get_attr" and (groups == 1 or groups != operand.meta["val"].shape[1])
+    depthwise = groups != 1 and groups == operand.meta["val"].shape[1]
+    return operand.args[1].op == "get_attr" and not depthwise
 
 
 def absorbs(node: Node) -> Node | None:
