@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import tercel.hw
 import tercel.sw
@@ -78,8 +79,7 @@ class RowFile:
         self.rows: dict[Identity, Row] = {}
         for line in path.read_text().splitlines() if path.is_file() else ():
             try:
-                values = json.loads(line)
-                row = Row(identity=Identity(**values.pop("identity")), **{key: _frozen(value) for key, value in values.items()})
+                row = _row(json.loads(line))
             except (ValueError, TypeError, KeyError, AttributeError):  # cut short, or of another version: measured again
                 continue
             self.rows[row.identity] = row
@@ -110,5 +110,6 @@ def file_identity(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _row(values: dict[str, Any]) -> Row:
+    identity = Identity(**values.pop("identity"))
+    return Row(identity=identity, **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
