@@ -24,8 +24,6 @@ USEFUL, LOST = "#228833", "#bb5566"
 _GREY = "#666666"
 _LABEL_PITCH = 0.027
 """Least distance of labels in the timeline, as a share of its width."""
-_NUMBERED = 40
-"""Layers, the longest ones, that get a number in the roofline."""
 _STYLE: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -42,7 +40,7 @@ _STYLE: Any = {
 
 def roofline(profile: Profile) -> "Figure":
     """Layers by MACs a byte and MACs a cycle, under the roofs of the memory and of each width of weights that occurs."""
-    layers = [layer for layer in profile.layers if layer.macs and layer.cycles]
+    layers = [layer for layer in profile.layers if layer.rate]
     rate = profile.config.memory_width * profile.memory_rate
     finite = [layer.intensity for layer in layers if isfinite(layer.intensity)]
     left, right = min([*finite, 1.0]) / 2, max([*finite, 10.0]) * 4
@@ -65,7 +63,7 @@ def roofline(profile: Profile) -> "Figure":
         for layer in layers:
             axes.scatter(
                 min(layer.intensity, right / 1.3),
-                layer.macs / layer.cycles,
+                layer.rate,
                 s=25 + 1200 * layer.share,
                 marker="D" if layer.engine == "depthwise" else "o",
                 color=_GREY if layer.engine == "depthwise" else BITS_COLOURS[layer.weight_bits],
@@ -82,8 +80,8 @@ def roofline(profile: Profile) -> "Figure":
         axes.grid(which="major", color="#e4e4e4", linewidth=0.6)
         figure.canvas.draw()  # places the axes, which the labels need
         numbers = {layer.name: number for number, layer in enumerate(profile.layers, start=1)}
-        places = [(numbers[layer.name], min(layer.intensity, right / 1.3), layer.macs / layer.cycles) for layer in layers]
-        _number_points(axes, sorted(places, key=lambda place: -profile.layers[place[0] - 1].cycles)[:_NUMBERED])
+        places = [(numbers[layer.name], min(layer.intensity, right / 1.3), layer.rate) for layer in layers]
+        _number_points(axes, sorted(places, key=lambda place: -profile.layers[place[0] - 1].cycles))
 
     return _figure(draw, height=5.2)
 

@@ -85,6 +85,12 @@ class LayerProfile:
         moved = self.loaded + self.stored
         return self.macs / moved if moved else float("inf")
 
+    @property
+    def rate(self) -> float:
+        """MACs a cycle of the longest of what the layer needs: its cycles, its engine's, and the memory's for its bytes."""
+        longest = max(self.cycles, float(self.busy), self.memory)
+        return self.macs / longest if longest else 0.0
+
     def stalls(self) -> dict[str, float]:
         """Cycles in which no lane of its engine multiplied for it, by cause, the largest first: the engine's events, and waits."""
         causes = {name: float(count) for name, count in self.events.items() if name not in ("step", "emit")} | self.waits
