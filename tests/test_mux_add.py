@@ -7,6 +7,7 @@ import pytest
 from amaranth.back import verilog
 
 from tercel.hw.gated_add import GatedAdd
+from tercel.hw.load_add import LoadAdd
 from tercel.hw.load_increment import LoadIncrement
 from tercel.hw.mux_add import Ecp5, MuxAdd
 
@@ -22,7 +23,15 @@ endmodule
 
 
 @pytest.mark.parametrize("width", [2, 5, 8])
-@pytest.mark.parametrize(("component", "init", "changed"), [(MuxAdd, "16'h569a", "16'h569b"), (LoadIncrement, "16'he2e2", "16'he2e3"), (GatedAdd, "16'h7888", "16'h7889")])
+@pytest.mark.parametrize(
+    ("component", "init", "changed"),
+    [
+        (MuxAdd, "16'h569a", "16'h569b"),
+        (LoadIncrement, "16'he2e2", "16'he2e3"),
+        (GatedAdd, "16'h7888", "16'h7889"),
+        (LoadAdd, "16'hd1e2", "16'hd1e3"),
+    ],
+)
 def test_carry_cells_equal_expression(component, init, changed, width, tmp_path):
     """Yosys proves both forms equal; a changed LUT is found."""
     plain = verilog.convert(component(width), name="plain", emit_src=False)

@@ -1,6 +1,6 @@
 """Where the activations and the weight word of the current step are."""
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
@@ -9,7 +9,9 @@ from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
 from tercel.hw.array.pointer import POINTER, exceeds
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.load_add import LoadAdd
 from tercel.hw.mux_add import MuxAdd
+from tercel.hw.wide_mux import WideMux
 
 
 class InputWalk(Component):
@@ -77,12 +79,10 @@ class InputWalk(Component):
 
         # Constants of the instruction that shorten the paths below.
         column_far, row_far, bound = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
-        tile_columns = Signal(range(4 * pixels + 1))
         m.d.sync += [
             column_far.eq(fields.in_kx_addr + fields.in_pixel),
             row_far.eq(fields.in_ky_addr + fields.in_pixel),
             bound.eq(fields.in_limit - 1),
-            tile_columns.eq(Array((stride + 1) * pixels for stride in range(4))[fields.stride]),
         ]
 
         # Pointers of the current kernel column and the coming kernel row, without tile and group; those of the row to return to.
@@ -107,14 +107,13 @@ class InputWalk(Component):
             further.bank.eq(bank_sum(below.bank, fields.in_ky_bank, pixels=pixels)),
             further.addr.eq(Mux(exceeds(total, bound), total - fields.in_span, total)),
         ]
-        with m.If(~self.running):
-            m.d.comb += [next_here.eq(self.input), next_below.eq(self.kernel_row)]
-        with m.Elif(~last.column):
-            m.d.comb += [next_here.eq(right), next_below.eq(below)]
-        with m.Elif(~last.kernel_row):
-            m.d.comb += [next_here.eq(below), next_below.eq(further)]
-        with m.Else():
-            m.d.comb += [next_here.eq(row), next_below.eq(row_below)]
+        m.submodules.next_here = choose_here = WideMux(width=POINTER.size, count=4)
+        m.submodules.next_below = choose_below = WideMux(width=POINTER.size, count=4)
+        choice = Cat(self.running & last.column, self.running & (~last.column | last.kernel_row))
+        m.d.comb += [choose_here.sel.eq(choice), choose_below.sel.eq(choice), next_here.eq(choose_here.o), next_below.eq(choose_below.o)]
+        # Not running, next kernel row, next kernel column, back to the row's first.
+        for number, (pointer, second) in enumerate([(self.input, self.kernel_row), (below, further), (right, below), (row, row_below)]):
+            m.d.comb += [choose_here.inputs[number].eq(pointer), choose_below.inputs[number].eq(second)]
         with m.If(self.restart | (self.advance & column_ends)):
             m.d.sync += [
                 here.eq(next_here),
@@ -125,37 +124,76 @@ class InputWalk(Component):
             m.d.sync += [row.eq(self.input), row_below.eq(self.kernel_row)]
 
         # Words of the tile and of the group within the pixel.
-        tile_offset, offset, next_offset = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
-        m.d.comb += next_offset.eq(Mux(tile_ends, tile_offset + fields.in_tile, tile_offset))
+        tile_offset, offset = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        m.submodules.tile_words = tile_words = MuxAdd(ADDR_BITS)
+        m.submodules.words = words = LoadAdd(ADDR_BITS)
+        m.d.comb += [
+            tile_words.a.eq(tile_offset),
+            tile_words.d.eq(fields.in_tile),
+            tile_words.sel.eq(tile_ends),
+            words.a.eq(offset),
+            words.b.eq(1),
+            words.value.eq(tile_words.o),
+            words.load.eq(column_ends),
+        ]
         with m.If(self.restart):
             m.d.sync += [tile_offset.eq(0), offset.eq(0)]
         with m.Elif(self.advance):
-            m.d.sync += offset.eq(Mux(column_ends, next_offset, offset + 1))
+            m.d.sync += offset.eq(words.o)
             with m.If(column_ends):
-                m.d.sync += tile_offset.eq(next_offset)
+                m.d.sync += tile_offset.eq(tile_words.o)
         m.d.comb += [self.bank.eq(here.bank), self.addr.eq(here.addr + offset)]
 
-        # Column and row in the image.
-        tile_before, next_before = Signal(signed(17)), Signal(signed(17))
-        m.d.comb += next_before.eq(Mux(tile_ends, tile_before - tile_columns, tile_before))
-        with m.If(self.restart):
-            m.d.sync += [tile_before.eq(-fields.x_start), self.before.eq(-fields.x_start)]
-        with m.Elif(self.advance & column_ends):
-            m.d.sync += [
-                tile_before.eq(next_before),
-                self.before.eq(Mux(kernel_row_ends, next_before, self.before - fields.dilation_x)),
-            ]
+        # Column and row in the image; minus the columns of a tile and of a kernel column are constants of the instruction.
+        tile_before, tile_back = Signal(signed(17)), Signal(range(-4 * pixels, 1))
+        first, back = Signal(signed(17)), Signal(signed(5))
+        m.submodules.tile_columns = tile_columns = LoadAdd(17)
+        m.submodules.columns = columns = LoadAdd(17)
+        m.d.sync += [
+            tile_back.eq(Array(-(stride + 1) * pixels for stride in range(4))[fields.stride]),
+            first.eq(-fields.x_start),
+            back.eq(-fields.dilation_x),
+        ]
+        m.d.comb += [
+            tile_columns.a.eq(tile_before),
+            tile_columns.b.eq(Mux(tile_ends, tile_back, 0)),
+            tile_columns.value.eq(first),
+            tile_columns.load.eq(self.restart),
+            columns.a.eq(self.before),
+            columns.b.eq(back),
+            columns.value.eq(tile_columns.o),
+            columns.load.eq(self.restart | kernel_row_ends),
+        ]
+        with m.If(self.restart | (self.advance & column_ends)):
+            m.d.sync += [tile_before.eq(tile_columns.o), self.before.eq(columns.o)]
         y, row_y, next_y = Signal(signed(15)), Signal(signed(15)), Signal(signed(15))
-        with m.If(self.load):
-            m.d.sync += next_y.eq(fields.y_start)
+        m.submodules.rows = rows = LoadAdd(15)
+        m.submodules.first_rows = first_rows = LoadAdd(15)
+        m.d.comb += [
+            rows.a.eq(y),
+            rows.b.eq(fields.dilation_y),
+            rows.value.eq(Mux(self.restart, next_y, row_y)),
+            rows.load.eq(self.restart | pass_ends),
+            first_rows.a.eq(next_y),
+            first_rows.b.eq(fields.stride + 1),
+            first_rows.value.eq(fields.y_start),
+            first_rows.load.eq(self.load),
+        ]
+        with m.If(self.load | self.restart):
+            m.d.sync += next_y.eq(first_rows.o)
         with m.If(self.restart):
-            m.d.sync += [y.eq(next_y), row_y.eq(next_y), next_y.eq(next_y + fields.stride + 1)]
-        with m.Elif(self.advance & kernel_row_ends):
-            m.d.sync += y.eq(Mux(pass_ends, row_y, y + fields.dilation_y))
+            m.d.sync += row_y.eq(next_y)
+        with m.If(self.restart | (self.advance & kernel_row_ends)):
+            m.d.sync += y.eq(rows.o)
         m.d.comb += self.row_inside.eq((y >= 0) & (y[:14] < fields.in_height))
 
-        with m.If(self.restart | (self.advance & tile_ends)):
-            m.d.sync += self.weight_addr.eq(fields.weight_addr)
-        with m.Elif(self.advance):
-            m.d.sync += self.weight_addr.eq(self.weight_addr + 1)
+        m.submodules.weights = weights = LoadAdd(len(self.weight_addr))
+        m.d.comb += [
+            weights.a.eq(self.weight_addr),
+            weights.b.eq(1),
+            weights.value.eq(fields.weight_addr),
+            weights.load.eq(self.restart | tile_ends),
+        ]
+        with m.If(self.restart | self.advance):
+            m.d.sync += self.weight_addr.eq(weights.o)
         return m
