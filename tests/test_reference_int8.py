@@ -56,9 +56,8 @@ def test_each_layer_on_recorded_inputs(network: TfliteNetwork) -> None:
             continue
         result = run_reference(part, {name: value[None] for name, value in codes.items()})[layer.output][0]
         difference = np.abs(result.astype(int) - expected)
-        print(
-            f"{network.name} {layer.name} {layer.spec.kind}: {(difference > 0).mean():.4%} of the codes differ, by {difference.max()} at most"
-        )
+        share = (difference > 0).mean()
+        print(f"{network.name} {layer.name} {layer.spec.kind}: {share:.4%} of the codes differ, by {difference.max()} at most")
         assert difference.max() <= 1, layer.name
         assert share <= limits.layer_share, layer.name
         compared += 1
