@@ -201,7 +201,7 @@ class _GroupEmitter:
         values = dict(code.numbers)
         if code.on_array:
             values |= array_geometry(spec, self.config, band, source, chunk)
-            words = self.plan.buffers[inputs].pixel // code.sections
+            words = values["groups"] + 1
             reads = (chunk.section * words, (chunk.section + 1) * words)
         elif code.numbers["mode"] == Mode.MATRIX_VECTOR:
             values |= input_fields(spec, band, source, group=0) | {"groups": chunk.count - 1}

@@ -152,11 +152,13 @@ def buffers_of(group: Group, sizes: Steps, shape: Shape, config: Config) -> dict
             best = window_pitch(width=width, banks=config.pixels, stride=windows[0].stride, dilation=windows[0].dilation)
             pitch = min(best, width + shape.spread)
         producer = group.producers.get(name)
+        # A residual is read by whole tiles of its reader, like the output is written.
+        pixel = max((output_words(use.layer.spec, config) for use in uses if use.residual), default=0)
         found[key] = RowBuffer(
             banks=config.pixels,
             space=space,
             pitch=max(pitch, config.pixels) if ring else pitch,
-            pixel=ceil_div(channels, config.lanes) if producer is None else output_words(producer.spec, config),
+            pixel=max(pixel, ceil_div(channels, config.lanes) if producer is None else output_words(producer.spec, config)),
             width=width,
             rows=rows if ring else height,
             ring=ring,
