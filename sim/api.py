@@ -55,13 +55,14 @@ def compile_network(
     FitError
         A layer does not fit the machine's memories.
     """
-    graph = network
-    if not isinstance(graph, IntegerGraph):
+    imported = None
+    if not isinstance(network, IntegerGraph):
         from tercel.sw.importer import import_exported
 
-        graph = import_exported(graph, config=config, strict=strict, allow_host=allow_host).graph
-    program = compile_graph(graph, config, keep=keep, memory_latency=options.memory_latency, progress=_steps(progress))
-    return CompiledNetwork(replace(program, image_format=image_format), options=options)
+        imported = import_exported(network, config=config, strict=strict, allow_host=allow_host)
+        network = imported.graph
+    program = compile_graph(network, config, keep=keep, memory_latency=options.memory_latency, progress=_steps(progress))
+    return CompiledNetwork(replace(program, image_format=image_format), options=options, imported=imported)
 
 
 def _steps(progress: Progress | None) -> Callable[[str], None] | None:

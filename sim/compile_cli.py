@@ -21,6 +21,7 @@ UNSUPPORTED = 3
 QuantizedFile = Annotated[Path, typer.Argument(help="a .tq file, or a .pt2 file with quantize and dequantize ops")]
 ConfigName = Annotated[str, typer.Option(help="named config: tiny, small, base, large")]
 MemoryBytes = Annotated[int | None, typer.Option(help="memory port width in bytes, in place of the config's")]
+AllowHost = Annotated[list[str] | None, typer.Option(help="operator that may run on the host at either end, for example softmax")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -32,6 +33,7 @@ def compile_command(
     memory_latency: Annotated[int, typer.Option(min=1, help="cycles from a memory request to its answer")] = 8,
     keep: Annotated[list[str] | None, typer.Option(help="store the outputs of matching layers too; several times for more")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="refuse what differs from the numeric contract in the last bit")] = False,
+    allow_host: AllowHost = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the program to write (.tnpu)")],
     json: Json = False,
 ) -> None:
@@ -47,6 +49,7 @@ def compile_command(
             config=machine,
             keep=keep or (),
             strict=strict,
+            allow_host=allow_host or (),
             image_format=loaded.image_format,
             options=MachineOptions(memory_latency=memory_latency),
             progress=progress,
@@ -54,6 +57,8 @@ def compile_command(
         progress("estimate the cycles", 0, 0)
         compiled.save(output)
         facts = _facts(compiled)
+    for line in _notes(compiled):
+        typer.echo(f"tercel: {line}", err=True)
     if json:
         typer.echo(dumps(facts, indent=2))
     else:
@@ -68,6 +73,7 @@ def explain_command(
     *,
     config: ConfigName = "base",
     memory_bytes: MemoryBytes = None,
+    allow_host: AllowHost = None,
     everything: Annotated[bool, typer.Option("--all", help="list quantize and dequantize ops too")] = False,
     json: Json = False,
 ) -> None:
@@ -77,13 +83,22 @@ def explain_command(
         progress("read the network", 0, 0)
         from tercel.sw.importer import explain
 
-        operators = explain(load_quantized_file(network).program, config=machine)
+        operators = explain(load_quantized_file(network).program, config=machine, allow_host=allow_host or ())
     if json:
         typer.echo(dumps([asdict(operator) for operator in operators], indent=2, default=str))
     else:
         results().print(operator_table(operators, title=f"{network.name} on {machine.name}", everything=everything))
     if any(operator.verdict == "rejected" for operator in operators):
         raise typer.Exit(UNSUPPORTED)
+
+
+def _notes(network: CompiledNetwork) -> list[str]:
+    """What a user must know about the compiled network besides its size."""
+    if network.imported is None:
+        return []
+    host = [operator.name for operator in network.imported.operators if operator.verdict == "host"]
+    left = [f"{name} runs on the host and is not in the program (tercel.compile in Python keeps it)" for name in host]
+    return [*(f"warning: {warning}" for warning in network.imported.warnings), *left]
 
 
 def _facts(network: CompiledNetwork) -> dict[str, int | float]:

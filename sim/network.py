@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from tercel.sw.importer import Imported
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkResult:
@@ -47,6 +49,8 @@ class NetworkResult:
         Each layer's part of a run by the cycle model.
     seconds
         Wall time of the run.
+    returned
+        Where operators at the end of the network run on the host: what they make of ``outputs``, as the network returns it.
     """
 
     on: str
@@ -56,6 +60,7 @@ class NetworkResult:
     counters: dict[str, int]
     layers: tuple[LayerProfile, ...] = field(repr=False)
     seconds: float
+    returned: tuple[Floats, ...] = ()
 
     @property
     def output(self) -> Floats:
@@ -72,14 +77,17 @@ class CompiledNetwork:
         From the compiler; :class:`~tercel.sw.program.ProgramError` if it holds no graph.
     options
         The memory that estimates and simulations assume.
+    imported
+        How the network became the graph: warnings, and operators that run on the host. A file does not hold it.
     """
 
-    def __init__(self, program: Program, *, options: MachineOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(self, program: Program, *, options: MachineOptions = DEFAULT_OPTIONS, imported: "Imported | None" = None) -> None:
         if program.graph is None:
             raise ProgramError("program must hold the graph of a network, not instructions alone (compile it from a network)")
         self.program = program
         self.graph: IntegerGraph = program.graph
         self.options = options
+        self.imported = imported
 
     @classmethod
     def load(cls, path: Path | str) -> "CompiledNetwork":
@@ -128,11 +136,19 @@ class CompiledNetwork:
         DeviceError, ToolError, SimulationError
             The run failed.
         """
-        inputs = input_codes(self.graph, x)
+        inputs = self.inputs(x)
         if layers is not None:
             part, inputs = self.part(layers, inputs)
             return part.result(part._execute(inputs, on=on, progress=progress))
         return self.result(self._execute(inputs, on=on, progress=progress))
+
+    def inputs(self, x: Any) -> dict[str, Integers]:
+        """The codes that enter the program when ``x`` enters the network, operators on the host before it included."""
+        if self.imported is None or self.imported.host_head is None:
+            return input_codes(self.graph, x)
+        import torch
+
+        return self.imported.host_head(*(torch.as_tensor(value, dtype=torch.float32) for value in (x if isinstance(x, tuple) else (x,))))
 
     def part(
         self, pattern: str, inputs: dict[str, Integers], *, keep: Sequence[str] = ()
@@ -178,7 +194,7 @@ class CompiledNetwork:
             See :data:`~tercel.sim.execution.Progress`.
         """
         names = (first, second)
-        inputs = input_codes(self.graph, x)
+        inputs = self.inputs(x)
         if any(name in FLOAT_EXECUTIONS for name in names):
             kept = None if layers is None else {node.output for node in select_nodes(self.graph.nodes, layers)}
             found = []
@@ -237,6 +253,7 @@ class CompiledNetwork:
     def result(self, execution: Execution) -> NetworkResult:
         """What an execution of this network means to its user."""
         codes = {name: execution.tensors[name] for name in self.graph.outputs}
+        tail = None if self.imported is None else self.imported.host_tail
         return NetworkResult(
             on=execution.on,
             outputs=output_values(self.graph, codes),
@@ -245,4 +262,5 @@ class CompiledNetwork:
             counters=execution.counters,
             layers=self.profile.layers,
             seconds=execution.seconds,
+            returned=() if tail is None else tuple(value.numpy() for value in tail(codes)),
         )
