@@ -1,6 +1,7 @@
 """A ``torch.export`` program as operations with names, sources, bound arguments and constants."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -11,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_WEIGHTED = ("conv2d", "convolution", "linear")
 _LIBRARY = ("/torch/nn/", "/torch/_", "/torchao/")
 
 
@@ -64,12 +66,16 @@ def short_name(operator: str) -> str:
 
 def operations(program: ExportedProgram) -> Iterator[Operation]:
     """All calls of operators, in order. Those of Python functions (sizes, asserts) have no schema and keep their arguments unbound."""
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            yield _operation(node)
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    paths = {path for node in calls for path, _ in [_module(node)]}
+    weighted = Counter(_module(node)[0] for node in calls if short_name(str(node.target)) in _WEIGHTED)
+    # A module of the user's own that holds one convolution or product and no modules is that layer.
+    layers = {path for path, count in weighted.items() if path and count == 1 and not any(other.startswith(path + ".") for other in paths)}
+    for node in calls:
+        yield _operation(node, layers)
 
 
-def _operation(node: Node) -> Operation:
+def _operation(node: Node, layers: set[str]) -> Operation:
     schema = getattr(node.target, "_schema", None)
     arguments = {}
     for index, argument in enumerate(() if schema is None else schema.arguments):
@@ -79,7 +85,7 @@ def _operation(node: Node) -> Operation:
     return Operation(
         node=node,
         operator=operator,
-        name=_name(node, short_name(operator)),
+        name=_name(node, short_name(operator), layers),
         source=_source(node),
         arguments=arguments,
         shape=logical_shape(node),
@@ -95,14 +101,20 @@ def logical_shape(node: Node) -> tuple[int, ...] | None:
     return tuple(int(size) for size in shape) if all(isinstance(size, int) for size in shape) else None
 
 
-def _name(node: Node, short: str) -> str:
+def _module(node: Node) -> tuple[str, str]:
+    """Path and class of the innermost module that a node was called in."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack:
+    path, module = stack[-1] if stack else ("", "")
+    return path, module if isinstance(module, str) else module.__module__ + "." + module.__qualname__
+
+
+def _name(node: Node, short: str, layers: set[str]) -> str:
+    if not node.meta.get("nn_module_stack"):
         return node.name
-    path, module = stack[-1]
-    kind = module if isinstance(module, str) else module.__module__ + "." + module.__qualname__
+    path, kind = _module(node)
     leaf = kind.startswith(("torch.nn.modules.", "torch.ao.nn.", "torchao.")) and "quantize" not in short
-    return path if path and leaf else f"{path}.{short}".lstrip(".")
+    whole = path in layers and short in _WEIGHTED
+    return path if path and (leaf or whole) else f"{path}.{short}".lstrip(".")
 
 
 def _source(node: Node) -> str:
