@@ -19,7 +19,10 @@ _BUILDERS = {
 NAMES = tuple(_BUILDERS)
 """The names that :func:`build` knows."""
 
-_SHIPPED = {"digits": Path(__file__).parent / "digits.safetensors"}
+_SHIPPED = {
+    ("digits", False): Path(__file__).parent / "digits.safetensors",
+    ("digits", True): Path(__file__).parent / "digits_ternary.safetensors",
+}
 
 
 class ZooError(ValueError):
@@ -46,6 +49,9 @@ def build(name: str, **options: object) -> "ImageNetwork":
     return network.eval()
 
 
-def shipped_weights(name: str) -> Path | None:
-    """The file of trained weights that comes with the package for a network built with default options; None where there is none."""
-    return _SHIPPED.get(name)
+def shipped_weights(name: str, *, ternary: bool = False) -> Path | None:
+    """The file of trained weights that comes with the package for a network built with default options; None where there is none.
+
+    ``ternary``: weights that were trained to be ternary, for the scheme of that name.
+    """
+    return _SHIPPED.get((name, ternary))

@@ -56,7 +56,7 @@ def train(model: nn.Module, *, epochs: int, seed: int, progress: Progress) -> No
         order = torch.randperm(len(labels), generator=random)
         for step in range(steps):
             chosen = order[step * _BATCH : (step + 1) * _BATCH]
-            loss = functional.cross_entropy(model(_distort(images[chosen], random)), labels[chosen], label_smoothing=_SMOOTHING)
+            loss = functional.cross_entropy(model(distort(images[chosen], random)), labels[chosen], label_smoothing=_SMOOTHING)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -64,7 +64,7 @@ def train(model: nn.Module, *, epochs: int, seed: int, progress: Progress) -> No
             progress.update(task, advance=1, description=f"train, loss {loss.item():.3f}")
 
 
-def _distort(images: Tensor, random: torch.Generator) -> Tensor:
+def distort(images: Tensor, random: torch.Generator) -> Tensor:
     """Turn, scale, slant and move each image a little."""
     count = len(images)
 
