@@ -1,6 +1,6 @@
 """The address of every bank for one step: P pixels, anywhere in a row of the image, in one cycle."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -10,6 +10,7 @@ from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.wide_mux import WideMux
 
 LATENCY = 4
 
@@ -173,10 +174,13 @@ class BankAddress(Component):
                     for bank in range(pixels):
                         m.d.sync += self.inside[bank].eq(mask_3[(bank - first) % pixels])
         for bank in range(pixels):
-            with m.Switch(rounds_3[bank]):
-                for rounds, candidate in enumerate(candidates):
-                    with m.Case(rounds):
-                        m.d.sync += [self.bank_addr[bank].eq(candidate[:depth_bits]), over[bank].eq(candidate[depth_bits])]
+            # Four to one in two LUTs a bit, the fifth in one more.
+            m.submodules[f"rounds_{bank}"] = choice = WideMux(width=depth_bits + 1, count=4)
+            for rounds in range(4):
+                m.d.comb += choice.inputs[rounds].eq(candidates[min(rounds, rounds_max)])
+            m.d.comb += choice.sel.eq(rounds_3[bank])
+            word = Mux(rounds_3[bank][2], candidates[4], choice.o) if rounds_max == MAX_STRIDE else choice.o
+            m.d.sync += Cat(self.bank_addr[bank], over[bank]).eq(word)
         m.d.comb += [self.en.eq(self.inside & ~over), self.fault.eq((self.inside & over).any())]
         return m
 

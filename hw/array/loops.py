@@ -5,6 +5,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.isa import LAYOUTS, Opcode
+from tercel.hw.load_add import LoadAdd
 
 ARRAY_FIELDS = LAYOUTS[Opcode.ARRAY]
 
@@ -68,8 +69,10 @@ class LoopNest(Component):
             reload = self.load | last
             next_last[loop] = Mux(reload, single, count == 1)
             m.d.sync += single.eq(limit == 0)
+            m.submodules[loop] = counter = LoadAdd(len(count))
+            m.d.comb += [counter.a.eq(count), counter.b.eq(-1), counter.value.eq(limit), counter.load.eq(reload)]
             with m.If(self.load | (self.advance & carry)):
-                m.d.sync += [count.eq(Mux(reload, limit, count - 1)), last.eq(next_last[loop])]
+                m.d.sync += [count.eq(counter.o), last.eq(next_last[loop])]
             next_last[loop] = Mux(self.load | carry, next_last[loop], last)
             carries[loop] = carry
             carry = self.final if loop == INNERMOST[-1] else carry & last

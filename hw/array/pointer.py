@@ -1,6 +1,6 @@
 """Pointers of the coming output row, computed one after the other while the current row runs."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -9,6 +9,7 @@ from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.config import Config
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.wide_mux import WideMux
 
 POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})
 
@@ -70,17 +71,12 @@ class RowPointers(Component):
             (self.input, fields.in_ky_bank, fields.in_ky_addr, "in"),
             (self.residual, fields.res_row_bank, fields.res_row_addr, "res"),
         ]
-        with m.Switch(turn):
-            for number, (source, bank, addr, prefix) in enumerate(operands):
-                with m.Case(number):
-                    m.d.comb += [
-                        pointer.eq(source),
-                        delta.bank.eq(bank),
-                        delta.addr.eq(addr),
-                        pixel.eq(fields[f"{prefix}_pixel"]),
-                        limit.eq(fields[f"{prefix}_limit"]),
-                        span.eq(fields[f"{prefix}_span"]),
-                    ]
+        chosen = Cat(pointer, delta, pixel, limit, span)
+        m.submodules.operands = choice = WideMux(width=len(chosen), count=len(operands))
+        m.d.comb += [choice.sel.eq(turn[:2]), chosen.eq(choice.o)]
+        for number, (source, bank, addr, prefix) in enumerate(operands):
+            tensor = Cat(fields[f"{prefix}_pixel"], fields[f"{prefix}_limit"], fields[f"{prefix}_span"])
+            m.d.comb += choice.inputs[number].eq(Cat(source, bank, addr, tensor))
 
         pixels = self.config.pixels
         half = Signal(POINTER)

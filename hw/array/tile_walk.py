@@ -8,6 +8,7 @@ from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.load_add import LoadAdd
 
 THRESHOLDS_PER_CHANNEL = 16
 """Threshold words that a channel occupies."""
@@ -72,40 +73,36 @@ class TileWalk(Component):
         m = Module()
         config, fields = self.config, self.fields
 
-        tile_addr, next_tile_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        residual_tile_addr, next_residual_tile_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        m.d.comb += [
-            next_tile_addr.eq(tile_addr + fields.out_pixel),
-            next_residual_tile_addr.eq(residual_tile_addr + fields.res_pixel),
-        ]
         with m.If(self.restart):
-            m.d.sync += [
-                self.bank.eq(self.output.bank),
-                self.residual_bank.eq(self.residual.bank),
-                tile_addr.eq(self.output.addr),
-                self.addr.eq(self.output.addr),
-                residual_tile_addr.eq(self.residual.addr),
-                self.residual_addr.eq(self.residual.addr),
-            ]
-        with m.Elif(self.advance):
-            with m.If(self.last_group):
-                m.d.sync += [
-                    tile_addr.eq(next_tile_addr),
-                    self.addr.eq(next_tile_addr),
-                    residual_tile_addr.eq(next_residual_tile_addr),
-                    self.residual_addr.eq(next_residual_tile_addr),
-                ]
-            with m.Else():
-                m.d.sync += self.addr.eq(self.addr + config.words_per_tile)
-        with m.Elif(self.residual_advance):
-            m.d.sync += self.residual_addr.eq(self.residual_addr + 1)
-
-        with m.If(self.restart | (self.advance & self.last_group)):
-            m.d.sync += [self.parameter_addr.eq(fields.parameter_addr), self.threshold_addr.eq(fields.threshold_addr)]
-        with m.Elif(self.advance):
-            m.d.sync += self.parameter_addr.eq(self.parameter_addr + config.drain_groups)
-            with m.If(~fields.threshold_shared):
-                m.d.sync += self.threshold_addr.eq(self.threshold_addr + THRESHOLDS_PER_CHANNEL * config.outputs)
+            m.d.sync += [self.bank.eq(self.output.bank), self.residual_bank.eq(self.residual.bank)]
+        other_pixels = self.restart | self.last_group
+        advances = self.restart | self.advance
+        self._walk(m, self.addr, first=self.output.addr, pixel=fields.out_pixel, step=config.words_per_tile, steps=advances, name="output")
+        self._walk(
+            m,
+            self.residual_addr,
+            first=self.residual.addr,
+            pixel=fields.res_pixel,
+            step=1,
+            steps=self.restart | (self.advance & self.last_group) | self.residual_advance,
+            name="residual",
+        )
+        m.submodules.parameters = parameters = LoadAdd(len(self.parameter_addr))
+        m.submodules.thresholds = thresholds = LoadAdd(max(2, len(self.threshold_addr)))
+        m.d.comb += [
+            parameters.a.eq(self.parameter_addr),
+            parameters.b.eq(config.drain_groups),
+            parameters.value.eq(fields.parameter_addr),
+            parameters.load.eq(other_pixels),
+            thresholds.a.eq(self.threshold_addr),
+            thresholds.b.eq(THRESHOLDS_PER_CHANNEL * config.outputs),
+            thresholds.value.eq(fields.threshold_addr),
+            thresholds.load.eq(other_pixels),
+        ]
+        with m.If(advances):
+            m.d.sync += self.parameter_addr.eq(parameters.o)
+        with m.If(self.restart | (self.advance & (self.last_group | ~fields.threshold_shared))):
+            m.d.sync += self.threshold_addr.eq(thresholds.o)
 
         # Columns left, less 1, from the coming tile on.
         left = Signal(signed(15))
@@ -116,6 +113,26 @@ class TileWalk(Component):
         with m.Elif(self.advance & self.last_group):
             m.d.sync += [self.count.eq(self._count(left)), left.eq(left - config.pixels)]
         return m
+
+    def _walk(self, m: Module, addr, *, first, pixel, step: int, steps, name: str) -> None:
+        """``addr`` goes from ``first`` on by ``step`` with ``steps``, and to the next tile's pixels after the last group."""
+        tile_addr = Signal(ADDR_BITS, name=f"{name}_tile_addr")
+        m.submodules[f"{name}_tile"] = tile = LoadAdd(ADDR_BITS)
+        m.submodules[f"{name}_step"] = words = LoadAdd(ADDR_BITS)
+        m.d.comb += [
+            tile.a.eq(tile_addr),
+            tile.b.eq(pixel),
+            tile.value.eq(first),
+            tile.load.eq(self.restart),
+            words.a.eq(addr),
+            words.b.eq(step),
+            words.value.eq(tile.o),
+            words.load.eq(self.restart | (self.advance & self.last_group)),
+        ]
+        with m.If(self.restart | (self.advance & self.last_group)):
+            m.d.sync += tile_addr.eq(tile.o)
+        with m.If(steps):
+            m.d.sync += addr.eq(words.o)
 
     def _count(self, left):
         """Pixels of a tile when ``left`` + 1 columns are left."""
