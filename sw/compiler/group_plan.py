@@ -19,13 +19,36 @@ _CHUNKS = 4
 
 
 @dataclass(frozen=True)
-class GroupPlan:
-    """A group and how it runs.
+class Shape:
+    """What can be chosen for a group besides its layers.
 
     Attributes
     ----------
     strips
         Strips in which the last layers are made; 1: whole maps.
+    slack
+        Pieces that a buffer holds besides those in use, so that its writer runs ahead of its readers.
+    split
+        Pieces in which a layer makes the rows that the next layer's strip needs.
+    spread
+        Columns that rows of the window scratchpad have at most beyond their width, so that the depthwise engine finds three rows in
+        different banks. Fewer take fewer words, but it waits for banks.
+    """
+
+    strips: int
+    slack: int
+    split: int
+    spread: int
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """A group and how it runs.
+
+    Attributes
+    ----------
+    shape
+        What was chosen.
     steps
         Loads, layers' strips and stores in order.
     buffers, bases
@@ -37,32 +60,12 @@ class GroupPlan:
     """
 
     group: Group
-    strips: int
+    shape: Shape
     steps: tuple[Step, ...]
     buffers: dict[Key, RowBuffer]
     bases: dict[Key, int]
     resident: frozenset[Space]
     chunks: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What can be chosen for a group besides its layers.
-
-    Attributes
-    ----------
-    strips
-        As in :class:`GroupPlan`.
-    slack
-        Strips that a buffer holds besides those in use, so that its writer runs ahead of its readers.
-    spread
-        Columns that rows of the window scratchpad have at most beyond their width, so that the depthwise engine finds three rows in
-        different banks. Fewer take fewer words, but it waits for banks.
-    """
-
-    strips: int
-    slack: int
-    spread: int
 
 
 @lru_cache(maxsize=4096)
@@ -186,7 +189,7 @@ def requests(steps: Steps, group: Group, buffers: dict[Key, RowBuffer]) -> list[
 
 def plan_group(group: Group, shape: Shape, config: Config, *, from_top: bool = False) -> GroupPlan | None:
     """The plan of a group; None if its buffers do not fit."""
-    steps = plan_steps(group, strips=shape.strips)
+    steps = plan_steps(group, strips=shape.strips, split=shape.split)
     buffers = buffers_of(group, steps, shape, config)
     wanted = requests(steps, group, buffers)
     bases: dict[Key, int] = {}
@@ -199,7 +202,7 @@ def plan_group(group: Group, shape: Shape, config: Config, *, from_top: bool = F
         bases |= found
     return GroupPlan(
         group=group,
-        strips=shape.strips,
+        shape=shape,
         steps=tuple(steps.steps),
         buffers=buffers,
         bases=bases,

@@ -1,6 +1,8 @@
-"""First pass: sums that fit 18 bits are marked narrow, and what no cutting helps against is refused."""
+"""First pass: each layer's engine and whether its sums are narrow; what no cutting helps against is refused."""
 
 from dataclasses import replace
+
+import numpy as np
 
 from tercel.hw.config import Config
 from tercel.sw.compiler.fit import FitError
@@ -9,19 +11,26 @@ from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode
 from tercel.sw.layer_array import check_array
 from tercel.sw.layer_depthwise import check_depthwise
 from tercel.sw.layer_spec import LayerError, check
+from tercel.sw.tensor_layout import ceil_div
 
 NARROW_BITS = 18
+MATRIX_RECORD_CYCLES = 3
+"""Cycles of the depthwise engine for a record of a matrix-vector product."""
 
 
 def legalize(graph: IntegerGraph, config: Config) -> IntegerGraph:
-    """The graph with ``narrow`` decided in every layer; :class:`FitError` with all layers that the machine lacks something for."""
+    """The graph with ``narrow`` and, for matrix-vector products, ``array`` decided.
+
+    :class:`FitError` with all layers that the machine lacks something for.
+    """
     problems = []
     nodes = []
     for node in graph.nodes:
         try:
             if isinstance(node, LayerNode):
-                _check_layer(node, config)
-                nodes.append(replace(node, spec=replace(node.spec, narrow=_is_narrow(node, config))))
+                layer = replace(node, spec=replace(node.spec, array=_is_array_faster(node, config)))
+                _check_layer(layer, config)
+                nodes.append(replace(layer, spec=replace(layer.spec, narrow=_is_narrow(layer, config))))
             else:
                 _check_concat(node, graph, config)
                 nodes.append(node)
@@ -30,6 +39,20 @@ def legalize(graph: IntegerGraph, config: Config) -> IntegerGraph:
     if problems:
         raise FitError(problems)
     return replace(graph, nodes=tuple(nodes))
+
+
+def _is_array_faster(layer: LayerNode, config: Config) -> bool:
+    """Whether the array runs a matrix-vector product sooner, or as soon as the memory brings the weights."""
+    spec = layer.spec
+    if spec.kind != "linear" or spec.on_array(config):
+        return spec.array
+    if spec.digits > config.max_digits or (config.digit_set == "ternary" and np.abs(layer.weights).max(initial=0) > 1):
+        return False
+    steps = ceil_div(spec.input[2], config.lanes)
+    words = ceil_div(spec.out, config.outputs) * steps * spec.digits
+    on_array = words * max(1, config.weight_word_bytes // config.memory_width)
+    records = ceil_div(spec.out, config.lanes) * steps * max(1, config.lanes // 8)
+    return on_array <= records * max(MATRIX_RECORD_CYCLES, 9 * config.lanes // config.memory_width)
 
 
 def _is_narrow(layer: LayerNode, config: Config) -> bool:

@@ -78,9 +78,9 @@ class _Segmenter:
         whole_only = len(group.layers) > MOST_STRIP_LAYERS
         for rows in [height] if whole_only else [*(h for h in HEIGHTS if h < height), height]:
             strips = ceil_div(height, rows)
-            for slack in (1, 0) if strips > 1 else (0,):
+            for slack, split in ((1, 1), (1, 2), (0, 1)) if strips > 1 else ((0, 1),):
                 spreads = (self.config.pixels, 1, 0)
-                shapes = (Shape(strips, slack, spread) for spread in spreads)
+                shapes = (Shape(strips, slack, split, spread) for spread in spreads)
                 choice = next((found for shape in shapes if (found := self._evaluate(group, shape)) is not None), None)
                 if choice is not None:
                     yield choice
@@ -89,7 +89,7 @@ class _Segmenter:
 
     def _evaluate(self, group: Group, shape: Shape) -> _Choice | None:
         simulated = min(shape.strips, SIMULATED)
-        sizes = plan_steps(group, strips=shape.strips, limit=None if simulated == shape.strips else simulated)
+        sizes = plan_steps(group, strips=shape.strips, split=shape.split, limit=None if simulated == shape.strips else simulated)
         buffers = buffers_of(group, sizes, shape, self.config)
         wanted = requests(sizes, group, buffers)
         for space, words in enumerate((self.config.array_depth, self.config.window_depth)):
@@ -130,5 +130,7 @@ def segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> lis
             continue
         plan = plan_group(group, shape, config, from_top=number % 2 == 1) or plan_group(group, shape, config)
         assert plan is not None
+        import os
+        if os.environ.get("DBG"): print(number,[l.name.replace("features.","") for l in group.layers],shape,round(cheapest[end][0]-cheapest[first][0]))
         plans.append(plan)
     return plans

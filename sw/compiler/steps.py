@@ -26,14 +26,17 @@ class Steps:
     pieces: dict[Key, int]
 
 
-def plan_steps(group: Group, *, strips: int, limit: int | None = None) -> Steps:
-    """Steps that make each last layer's rows in ``strips`` strips; with ``limit`` only the first strips, enough for the sizes."""
-    return _Planner(group).run(strips, limit)
+def plan_steps(group: Group, *, strips: int, split: int = 1, limit: int | None = None) -> Steps:
+    """Steps that make each last layer's rows in ``strips`` strips, and what those need in ``split`` pieces each.
+
+    With ``limit`` only the first strips, enough for the sizes.
+    """
+    return _Planner(group, split).run(strips, limit)
 
 
 class _Planner:
-    def __init__(self, group: Group) -> None:
-        self.group = group
+    def __init__(self, group: Group, split: int) -> None:
+        self.group, self.split = group, split
         self.steps: list[Step] = []
         self.made: dict[str, int] = {layer.output: 0 for layer in group.layers}
         self.held: dict[Key, int] = dict.fromkeys(group.keys, 0)
@@ -77,7 +80,9 @@ class _Planner:
     def _hold(self, key: Key, end: int) -> None:
         producer = self.group.producers.get(key[0])
         if producer is not None:
-            self._make(producer, end)
+            first = self.made[key[0]]
+            for piece in range(1, self.split + 1):
+                self._make(producer, first + (end - first) * piece // self.split)
         elif self.held[key] < end:
             self.steps.append(Step("load", key, self.held[key], end))
             self._arrived(key, end)
