@@ -39,7 +39,7 @@ class Ternary(nn.Module):
         scales = SCHEMES["ternary"].scales(rows.numpy().astype(np.float64), bits=_BITS, least=np.zeros(len(rows)))
         scale = torch.from_numpy(scales)[:, None]
         rounded = (torch.clamp(torch.round(rows / scale), -1, 1) * scale).reshape(weight.shape)
-        return weight + (rounded - weight).detach()
+        return rounded + (weight - weight.detach())
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
