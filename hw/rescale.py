@@ -150,9 +150,9 @@ class Rescale(Component):
         m.d.comb += fine.eq(Mux(shift[1], coarse >> 4, coarse))
         cut_fine = Signal(reset_less=True)
         m.d.sync += [cut_fine.eq(~shift[1] & _not_sign(coarse[len(value) - 1 :])), value.eq(fine)]
-        # The sixth bit of a product shifted by 30 is sign, the seventh of one shifted by 28 too.
+        # Shifted by 30 instead of 28; the last shift drops the two lowest bits, and from the seventh on both are sign.
         with m.If(self.shift.more):
-            m.d.sync += value[:6].eq(coarse[6:12])
+            m.d.sync += value[2:6].eq(coarse[8:12])
         with m.If(self.shift.nothing):
             m.d.sync += value.eq(0)
         return value, cut_coarse | cut_fine, delayed(m, shift[0], 1, name="shift_last")
