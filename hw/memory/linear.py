@@ -9,7 +9,8 @@ from amaranth.utils import exact_log2
 from tercel.hw.config import Config
 from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
 from tercel.hw.isa import Space
-from tercel.hw.memory.space import COLLISION_FREE, RECORD_TAPS, depth, word_bytes
+from tercel.hw.memory.block import block_memory, block_read
+from tercel.hw.memory.space import RECORD_TAPS, depth, word_bytes
 from tercel.hw.mux_add import fpga_family
 
 _ECP5_WIDTHS = {16384: 1, 8192: 2, 4096: 4, 2048: 9, 1024: 18}
@@ -87,7 +88,7 @@ class LinearMemory(Component):
         return m
 
     def _memory(self, shape) -> Memory:
-        return Memory(shape=shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
+        return block_memory(shape=shape, depth=self._depth)
 
     def _useful(self, word: Value) -> Value:
         """The bits of a memory word that are stored, in their order."""
@@ -102,12 +103,10 @@ class LinearMemory(Component):
         return Cat(bits)
 
     def _connect(self, m: Module, memory: Memory, read_data, *, en, word) -> None:
-        read_port = memory.read_port()
+        word_read = block_read(m, memory, en=self.read.en, addr=self.read.addr, name="word")
         write_port = memory.write_port()
         m.d.comb += [
-            read_port.en.eq(self.read.en),
-            read_port.addr.eq(self.read.addr),
-            Value.cast(read_data).eq(Value.cast(read_port.data)),
+            Value.cast(read_data).eq(Value.cast(word_read)),
             write_port.en.eq(en),
             write_port.addr.eq(self.write.addr),
             Value.cast(write_port.data).eq(word),

@@ -2,10 +2,9 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.memory.space import COLLISION_FREE
+from tercel.hw.memory.block import block_memory, block_read
 
 
 class Queue(Component):
@@ -34,26 +33,24 @@ class Queue(Component):
     def elaborate(self, platform) -> Module:
         """A ring whose oldest item moves into the memory's output register, which holds it until it is taken."""
         m = Module()
-        attributes = COLLISION_FREE | {"ram_style": "block"}
-        m.submodules.storage = storage = Memory(shape=self._shape, depth=self._depth, init=[], attrs=attributes)
+        m.submodules.storage = storage = block_memory(shape=self._shape, depth=self._depth, ram_style="block")
         write = storage.write_port()
-        read = storage.read_port()
+        oldest = Signal.like(write.addr)
         # The ring itself is never full: its oldest item leaves at once when the output register is free.
         stored = Signal()
         fetch = Signal()
         m.d.comb += [
-            stored.eq(write.addr != read.addr),
+            stored.eq(write.addr != oldest),
             self.empty.eq(~stored & ~self.o.valid),
             write.en.eq(self.i.valid),
             write.data.eq(self.i.payload),
             fetch.eq(stored & (~self.o.valid | self.o.ready)),
-            read.en.eq(fetch),
-            self.o.payload.eq(read.data),
+            self.o.payload.eq(block_read(m, storage, en=fetch, addr=oldest, name="head")),
         ]
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(fetch):
-            m.d.sync += [self.o.valid.eq(1), read.addr.eq(read.addr + 1)]
+            m.d.sync += [self.o.valid.eq(1), oldest.eq(oldest + 1)]
         with m.If(self.i.valid):
             m.d.sync += write.addr.eq(write.addr + 1)
         return m

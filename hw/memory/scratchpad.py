@@ -2,14 +2,13 @@
 
 from amaranth.hdl import Array, Module, Mux, Signal, unsigned
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import WORD_READ_LAYOUT, BankReadSignature, BankWriteSignature, word_write_layout
 from tercel.hw.isa import Space
-from tercel.hw.memory.space import COLLISION_FREE
+from tercel.hw.memory.block import block_memory, block_read
 
 
 class Scratchpad(Component):
@@ -81,15 +80,14 @@ class Scratchpad(Component):
 
         shape = unsigned(8 * self._config.lanes)
         for index in range(pixels):
-            bank = m.submodules[f"bank_{index}"] = Memory(shape=shape, depth=self._depth, init=[], attrs=COLLISION_FREE)
-            read_port = bank.read_port()
+            bank = m.submodules[f"bank_{index}"] = block_memory(shape=shape, depth=self._depth)
             write_port = bank.write_port()
             engine_en = self.engine_read.en[index]
             drain_en = self.drain_write.en[index]
+            read_en = engine_en | (store_mine & (store.p.bank == index))
+            read_addr = Mux(engine_en, self.engine_read.addr[index], store.p.addr)[:addr_bits]
             m.d.comb += [
-                read_port.en.eq(engine_en | (store_mine & (store.p.bank == index))),
-                read_port.addr.eq(Mux(engine_en, self.engine_read.addr[index], store.p.addr)[:addr_bits]),
-                self.engine_read.data[index].eq(read_port.data),
+                self.engine_read.data[index].eq(block_read(m, bank, en=read_en, addr=read_addr, name=f"word_{index}")),
                 write_port.en.eq(drain_en | (write_valid & (write.bank == index))),
                 write_port.addr.eq(Mux(drain_en, self.drain_write.addr[index], write.addr)[:addr_bits]),
                 write_port.data.eq(Mux(drain_en, self.drain_write.data[index], write.data)),

@@ -3,10 +3,6 @@
 from tercel.hw.config import Config
 from tercel.hw.isa import Space
 
-COLLISION_FREE = {"no_rw_check": 1}
-"""Attribute of a memory whose users never need a word in the cycle of its write: synthesis may return anything then (the simulators
-return the old word), which saves a comparator and a bypass for each port."""
-
 RECORD_TAPS = 9
 """Tap words, each of K bytes, of one record."""
 
