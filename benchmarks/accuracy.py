@@ -25,7 +25,7 @@ from tercel.sim.parse import UsageError
 from tercel.sw.quantize import SCHEMES
 
 PER_CHANNEL = replace(BASE, name="base, M per channel", per_channel_multiplier=True)
-VARIANTS = ("per_layer", "shift8", "per_channel", "shift8+bias")
+VARIANTS = ("per_layer", "shift8", "per_channel", "shift8+bias", "per_channel+bias")
 """Weight scale schemes, ``+bias`` with bias correction."""
 
 _DEFAULT_NETWORKS = ("mobilenet_v1_0.25", "mobilenet_v2", "mobilenet_v2_tf")

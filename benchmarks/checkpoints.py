@@ -5,7 +5,7 @@ The data folder has ``weights/`` with the files below and ``imagenet_sample/`` w
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,12 +15,16 @@ import numpy.typing as npt
 
 from tercel.sim.parse import UsageError
 from tercel.sw import zoo
-from tercel.sw.images import read_labels, read_samples
+from tercel.sw.image_format import ImageFormat
+from tercel.sw.images import normalize, read_labels, read_samples
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tercel.sw.zoo.network import ImageNetwork
 
 _PHOTOGRAPHS = "imagenet_sample"
+_BATCH = 16
 Role = Literal["calib", "eval"]
 
 
@@ -83,6 +87,13 @@ class Samples:
     def identity(self) -> str:
         """A digest of images and labels."""
         return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()[:16]
+
+    def batches(self, image_format: ImageFormat) -> "Iterator[Tensor]":
+        """The images as normalized tensors ``[up to 16, channels, size, size]``."""
+        import torch
+
+        for start in range(0, len(self.labels), _BATCH):
+            yield torch.from_numpy(normalize(self.images[start : start + _BATCH], image_format=image_format))
 
 
 def read_set(checkpoint: Checkpoint, data: Path | None, *, role: Role, count: int | None) -> Samples:

@@ -53,7 +53,7 @@ def integer_row(
     started = time.perf_counter()
     program = quantize(
         model,
-        calibration=torch.from_numpy(normalize(calibration.images, image_format=model.image_format)).split(16),
+        calibration=calibration.batches(model.image_format),
         scheme=identity.scheme,
         bits=identity.bits,
         bias_correction=identity.bias_correction,

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from tercel.sw.zoo.network import ImageNetwork
 
-_BATCH = 16
-
 
 def main(
     network: Annotated[str, typer.Argument(help=f"one of {', '.join(CHECKPOINTS)}")],
@@ -99,12 +97,10 @@ def _quantize(
     count: int,
     progress: Progress,
 ) -> "ExportedProgram":
-    import torch
-
     samples = read_set(checkpoint, data, role="calib", count=count)
     return quantize(
         model,
-        calibration=torch.from_numpy(normalize(samples.images, image_format=model.image_format)).split(_BATCH),
+        calibration=samples.batches(model.image_format),
         scheme=scheme or "shift8",
         bits=bits,
         progress=lambda done, total, what: progress(what, done, total),

@@ -112,4 +112,5 @@ def file_identity(path: Path) -> str:
 
 def _row(values: dict[str, Any]) -> Row:
     identity = Identity(**values.pop("identity"))
-    return Row(identity=identity, **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    others: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Row(identity=identity, **others)

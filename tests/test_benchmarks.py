@@ -55,13 +55,13 @@ def test_finished_rows_are_not_measured_again(measured, monkeypatch):
         measure(path, replace(OPTIONS, images=61))
 
 
-def test_a_line_cut_short_is_measured_again(measured, tmp_path):
+def test_a_line_cut_short_is_measured_again_and_gives_the_same(measured, tmp_path):
     path, rows = measured
     lines = path.read_text().splitlines()
     cut = tmp_path / "cut.jsonl"
     cut.write_text("\n".join(lines[:2]) + "\n" + lines[2][:100] + "\n")
     assert list(RowFile(cut).rows.values()) == rows[:2]
-    again = measure(cut)
+    again = measure(cut, replace(OPTIONS, threads=2, batch=7))
     assert [row.predictions for row in again] == [row.predictions for row in rows]
     assert list(RowFile(cut).rows) == [row.identity for row in rows]
 

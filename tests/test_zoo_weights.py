@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import nn
 
 from tercel.sw import zoo
 from tercel.sw.zoo.digits_data import digits_part
-from tercel.sw.zoo.train_digits import evaluate
+from tercel.sw.zoo.train_digits import evaluate, train
 
 
 def build(name="mobilenet_v2"):
@@ -179,6 +180,18 @@ def test_parts_of_the_digits_are_whole_and_apart():
         assert set(part.labels) == set(range(10))
         assert part.normalized().shape == (len(part.labels), 1, 16, 16)
         assert np.array_equal(part.normalized()[:, 0], part.images / np.float32(255))
+
+
+def test_the_same_seed_trains_the_same_weights():
+    states = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        network = zoo.build("digits")
+        with Progress(disable=True) as progress:
+            train(network, epochs=1, seed=seed, progress=progress)
+        states.append(torch.cat([value.flatten().float() for value in network.state_dict().values()]))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
 
 
 def test_shipped_digits():
