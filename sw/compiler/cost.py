@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Mode, Space
@@ -33,7 +34,7 @@ def group_cycles(group: Group, sizes: Steps, buffers: dict[Key, RowBuffer], shap
     Loads and stores of tensors count as traffic only, because they run ahead and behind; weights that the memories cannot hold for all
     strips, and chunks of those used once, are scheduled with the rest.
     """
-    simulation = _Simulation(group, buffers, config, streamed=shape.strips == 1)
+    simulation = _Simulation(group, buffers, config, shape)
     counts = []
     for step in sizes.steps:
         if step.kind == "layer":
@@ -59,13 +60,13 @@ def _beats(group: Group, name: str, config: Config) -> int:
 
 
 class _Simulation:
-    def __init__(self, group: Group, buffers: dict[Key, RowBuffer], config: Config, *, streamed: bool) -> None:
-        self.group, self.buffers, self.config, self.streamed = group, buffers, config, streamed
+    def __init__(self, group: Group, buffers: dict[Key, RowBuffer], config: Config, shape: Shape) -> None:
+        self.group, self.buffers, self.config, self.shape = group, buffers, config, shape
         self.resident = residents(group.layers, config)
         self.tasks: list[_Task] = []
         self.costs: list[tuple[int, int]] = []
         self.made: dict[Key, list[tuple[int, list[int]]]] = {key: [] for key in group.keys}
-        self.freed: dict[tuple[Key, str], list[tuple[int, int]]] = {}
+        self.freed: dict[tuple[Key, str], list[tuple[int, list[int]]]] = {}
         self.loaded: dict[Space, int] = {}
         self.weight_beats = 0
         self.restreamed = False
@@ -87,7 +88,7 @@ class _Simulation:
         sections, groups = output_groups(spec, config)
         total = sections * groups
         arriving = first == 0 or any(space not in self.resident for space in group_words(spec, config))
-        count = chunk_groups(spec, config) if arriving else total
+        count = chunk_groups(spec, config) if arriving or self.shape.channels else total
         inputs = self.group.input_keys[layer.output]
         on_array = inputs[1] == 0
         use = Use(layer, residual=False)
@@ -95,14 +96,17 @@ class _Simulation:
         if layer.residual is not None:
             ready.append(self._ready((layer.residual, 0), end))
         room = self._room(key, end)
+        in_parts = not on_array and len(ready) == 1 and spec.kind != "linear"
         chunks: list[int] = []
         pitch = self.buffers[inputs].pitch
         for start in range(0, total, count):
             size = min(count, total - start)
-            after = set(room)
-            if not on_array and len(ready) == 1 and spec.kind != "linear" and len(ready[0]) > 1:
-                # The channels that this chunk reads have been made by as large a part of the chunks before.
-                after.update(ready[0][: ceil_div((start + size) * len(ready[0]), total)])
+            # The channels that a chunk of the depthwise engine reads have been made by as large a part of the chunks before, and
+            # those that its reader has done with are free.
+            part = (start + size) / total
+            after = {task for tasks, parts in room for task in tasks[: ceil(part * len(tasks)) if parts else None]}
+            if in_parts:
+                after.update(ready[0][: ceil(part * len(ready[0]))])
             else:
                 after.update(task for part in ready for task in part)
             if arriving:
@@ -110,9 +114,9 @@ class _Simulation:
             cost = _layer_cycles(spec, config, end - first, size, pitch)
             chunks.append(self._add(Engine.ARRAY if on_array else Engine.DEPTHWISE, after, cost))
         self.made[key].append((end, chunks))
-        self.freed.setdefault((inputs, layer.output), []).append((use.first_row(end), chunks[-1]))
+        self.freed.setdefault((inputs, layer.output), []).append((use.first_row(end), chunks))
         if layer.residual is not None:
-            self.freed.setdefault(((layer.residual, 0), layer.output), []).append((end, chunks[-1]))
+            self.freed.setdefault(((layer.residual, 0), layer.output), []).append((end, chunks))
 
     def _ready(self, key: Key, end: int) -> list[int]:
         """Tasks that make the last row needed; those before on the same engine have landed then."""
@@ -121,17 +125,17 @@ class _Simulation:
                 return tasks
         return self.made[key][-1][1] if self.made[key] else []
 
-    def _room(self, key: Key, end: int) -> list[int]:
-        """Tasks that read the rows whose places are taken."""
+    def _room(self, key: Key, end: int) -> list[tuple[list[int], bool]]:
+        """Tasks that read the rows whose places are taken, and whether each reads only its own channels."""
         buffer = self.buffers[key]
         if not buffer.ring:
             return []
         needed = end - buffer.rows
         found = []
         for use in self.group.uses[key]:
-            for freed, task in self.freed.get((key, use.layer.output), ()):
+            for freed, tasks in self.freed.get((key, use.layer.output), ()):
                 if freed >= needed:
-                    found.append(task)
+                    found.append((tasks, key[1] == 1 and use.layer.spec.kind != "linear"))
                     break
         return found
 
@@ -140,7 +144,7 @@ class _Simulation:
         for space, words in group_words(spec, self.config).items():
             if first and space in self.resident:
                 continue
-            self.restreamed |= space not in self.resident and not self.streamed
+            self.restreamed |= space not in self.resident and self.shape.strips > 1
             beats = size * words * _word_beats(self.config)[space]
             self.weight_beats += beats if first == 0 else 0
             self.loaded[space] = self.loaded.get(space, 0) + size * words

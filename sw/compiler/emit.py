@@ -75,16 +75,14 @@ class Machine:
             places.append(latest[engine])
         # Operations of one engine stay in order here, so the last of each stands for all.
         for space, depth in enumerate((self.config.array_depth, self.config.window_depth)):
-            self._note_all(self.occupy(space, 0, depth, ring=0), latest)
+            accesses = self.occupy(space, 0, depth, ring=0)
+            for index in latest.values():
+                accesses.note_read(index, 0, 1, groups=(0, 1))
         for memory in self.memories.values():
             memory.take(memory.depth)[1].extend(latest.values())
         for name in reads:
-            self.in_memory(name).note_read(latest[Engine.LOAD], 0, self.ports[name].shape[0])
+            self.in_memory(name).note_read(latest[Engine.LOAD], 0, self.ports[name].shape[0], groups=(0, self.ports[name].groups))
         self.in_memory(writes).note_write(latest[Engine.STORE], 0, self.ports[writes].shape[0], groups=(0, self.ports[writes].groups))
-
-    def _note_all(self, accesses: RowAccesses, latest: dict[Engine, int]) -> None:
-        for index in latest.values():
-            accesses.note_read(index, 0, 1)
 
     def in_memory(self, tensor: str) -> RowAccesses:
         """Who has written and read a tensor in external memory."""
@@ -161,7 +159,7 @@ class _GroupEmitter:
             columns=port.shape[1],
             after=after,
         )
-        source.note_read(index, step.first, step.end)
+        source.note_read(index, step.first, step.end, groups=groups)
         target.note_write(index, step.first, step.end, groups=groups)
 
     def _compute(self, layer: LayerNode, step: Step) -> None:
@@ -173,7 +171,7 @@ class _GroupEmitter:
             stream.begin()
         shared = [stream.bring(0, 1) for stream in self.common[layer.output]]
         settled = not first_time and all(stream.resident for stream in self.streams[layer.output])
-        per_chunk = code.groups if settled else self.plan.chunks[layer.output]
+        per_chunk = code.groups if settled and not self.plan.shape.channels else self.plan.chunks[layer.output]
         for section in range(code.sections):
             for first in range(0, code.groups, per_chunk):
                 chunk = Chunk(0, section, first, min(per_chunk, code.groups - first))
@@ -229,9 +227,9 @@ class _GroupEmitter:
         target = self._access(step.key)
         overwrites = target.write(step.first, step.end, groups=writes)
         index = self.trace.add(Opcode.ARRAY if code.on_array else Opcode.DEPTHWISE, values, after=after, overwrites=overwrites)
-        self._access(inputs).note_read(index, *rows_read)
+        self._access(inputs).note_read(index, *rows_read, groups=reads)
         if spec.residual:
-            self._access(residual).note_read(index, step.first, step.end)
+            self._access(residual).note_read(index, step.first, step.end, groups=writes)
         target.note_write(index, step.first, step.end, groups=writes)
         for noted_users in users:
             noted_users.append(index)

@@ -27,17 +27,21 @@ class Shape:
     strips
         Strips in which the last layers are made; 1: whole maps.
     slack
-        Pieces that a buffer holds besides those in use, so that its writer runs ahead of its readers.
+        Pieces that a buffer in the array and in the window scratchpad holds besides those in use, so that its writer runs ahead of its
+        readers.
     split
         Pieces in which a layer makes the rows that the next layer's strip needs.
+    channels
+        Strips are made in chunks of channels even when all weights are there, so that the next rows follow chunk by chunk.
     spread
         Columns that rows of the window scratchpad have at most beyond their width, so that the depthwise engine finds three rows in
         different banks. Fewer take fewer words, but it waits for banks.
     """
 
     strips: int
-    slack: int
+    slack: tuple[int, int]
     split: int
+    channels: bool
     spread: int
 
 
@@ -147,7 +151,7 @@ def buffers_of(group: Group, sizes: Steps, shape: Shape, config: Config) -> dict
         name, space = key
         height, width, channels = group.tensors[name].shape
         uses = group.uses[key]
-        rows = sizes.rows[key] + shape.slack * sizes.pieces[key]
+        rows = sizes.rows[key] + shape.slack[space] * sizes.pieces[key]
         ring = rows < height
         pitch = width
         windows = [use.layer.spec for use in uses if space == 1 and use.layer.spec.kind != "linear"]

@@ -22,6 +22,15 @@ MOST_STRIP_LAYERS = 5
 """Layers of a group that runs in strips, at most."""
 HEIGHTS = (1, 2, 3, 4, 7, 8, 14, 16, 28, 32, 56, 64)
 """Rows of a strip that are tried."""
+_PACES = (
+    ((1, 1), 1, False),
+    ((1, 1), 2, False),
+    ((1, 1), 2, True),
+    ((1, 0), 1, True),
+    ((1, 0), 1, False),
+    ((0, 0), 1, False),
+)
+"""Slack, split and chunks of channels that are tried, those that take most room first."""
 ALONE = 100.0
 """How much worse than its multiply-accumulates a layer counts that has to be cut by itself."""
 
@@ -78,13 +87,13 @@ class _Segmenter:
         whole_only = len(group.layers) > MOST_STRIP_LAYERS
         for rows in [height] if whole_only else [*(h for h in HEIGHTS if h < height), height]:
             strips = ceil_div(height, rows)
-            for slack, split in ((1, 1), (1, 2), (0, 1)) if strips > 1 else ((0, 1),):
+            for slack, split, channels in _PACES if strips > 1 else _PACES[-1:]:
                 spreads = (self.config.pixels, 1, 0)
-                shapes = (Shape(strips, slack, split, spread) for spread in spreads)
+                shapes = (Shape(strips, slack, split, channels, spread) for spread in spreads)
                 choice = next((found for shape in shapes if (found := self._evaluate(group, shape)) is not None), None)
                 if choice is not None:
                     yield choice
-                    if choice.shape.spread == spreads[0]:
+                    if choice.shape == Shape(strips, *_PACES[0], spreads[0]):
                         break
 
     def _evaluate(self, group: Group, shape: Shape) -> _Choice | None:
@@ -130,7 +139,5 @@ def segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> lis
             continue
         plan = plan_group(group, shape, config, from_top=number % 2 == 1) or plan_group(group, shape, config)
         assert plan is not None
-        import os
-        if os.environ.get("DBG"): print(number,[l.name.replace("features.","") for l in group.layers],shape,round(cheapest[end][0]-cheapest[first][0]))
         plans.append(plan)
     return plans

@@ -62,10 +62,10 @@ class Trace:
 
 @dataclass(slots=True)
 class _Row:
-    """Who wrote which channel groups of a row, and who has read it."""
+    """Who has written and who has read which channel groups of a row: first, end, operation."""
 
     writers: list[tuple[int, int, int]] = field(default_factory=list)
-    readers: list[int] = field(default_factory=list)
+    readers: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -94,24 +94,24 @@ class RowAccesses:
         return found
 
     def write(self, first: int, end: int, *, groups: tuple[int, int]) -> set[int]:
-        """What a write waits for. Rows whose places it takes are forgotten."""
+        """What a write waits for."""
         found = set(self.before)
+        low, high = groups
         if self.ring:
             # A row of a ring may begin within the place of the row before the one that it follows around the ring.
             for row in range(first - self.ring - 1, end - self.ring):
                 if row in self._rows:
-                    found.update(writer for _, _, writer in self._rows[row].writers)
-                    found.update(self._rows[row].readers)
-        low, high = groups
+                    entry = self._rows[row]
+                    found.update(user for start, stop, user in (*entry.writers, *entry.readers) if start < high and low < stop)
         for row in range(first, end):
             if row in self._rows:
                 found.update(writer for start, stop, writer in self._rows[row].writers if start < high and low < stop)
         return found
 
-    def note_read(self, operation: int, first: int, end: int) -> None:
+    def note_read(self, operation: int, first: int, end: int, *, groups: tuple[int, int]) -> None:
         """Remember a reader."""
         for row in range(first, end):
-            self._rows.setdefault(row, _Row()).readers.append(operation)
+            self._rows.setdefault(row, _Row()).readers.append((*groups, operation))
 
     def note_write(self, operation: int, first: int, end: int, *, groups: tuple[int, int]) -> None:
         """Remember a writer."""
@@ -124,8 +124,7 @@ class RowAccesses:
         """Everybody who must be done before the place is used for something else."""
         found: set[int] = set()
         for row in self._rows.values():
-            found.update(row.readers)
-            found.update(writer for _, _, writer in row.writers)
+            found.update(user for _, _, user in (*row.writers, *row.readers))
         return found
 
 
