@@ -34,12 +34,36 @@ def save_quantized_file(program: "ExportedProgram", path: Path, *, image_format:
 
 
 def load_quantized_file(path: Path) -> QuantizedFile:
-    """Read a ``.tq`` or ``.pt2`` file; errors as :func:`~tercel.sw.quantize.load_quantized`."""
+    """Read a ``.tq`` file, or a ``.pt2`` file that ``torch.export.save`` wrote after quantization by other means.
+
+    :class:`~tercel.sw.quantize.QuantizedFileError` for a file that is missing, damaged, or neither.
+    """
     from tercel.sw.quantize import load_quantized
 
+    if path.suffix == ".pt2":
+        return QuantizedFile(program=_load_exported(path), image_format=None)
     program = load_quantized(path)
     with zipfile.ZipFile(path) as archive:
         stored = next((name for name in archive.namelist() if name.endswith(f"/extra/{_MEMBER}")), None)
         values = None if stored is None else json.loads(archive.read(stored))
     image_format = None if values is None else ImageFormat(size=values["size"], mean=tuple(values["mean"]), std=tuple(values["std"]))
     return QuantizedFile(program=program, image_format=image_format)
+
+
+def _load_exported(path: Path) -> "ExportedProgram":
+    import torch
+
+    from tercel.sw.quantize import QuantizedFileError
+    from tercel.sw.quantize.torchao_import import import_torchao
+
+    if path.is_file() and not zipfile.is_zipfile(path):  # torch would print its traceback
+        raise QuantizedFileError(f"{path}: not an archive of torch.export, or cut short (write it with torch.export.save)")
+    import_torchao()  # registers the quantize and dequantize ops
+    try:
+        with path.open("rb") as file:
+            return torch.export.load(file)
+    except OSError as error:
+        raise QuantizedFileError(f"{path}: cannot be read: {error.strerror} (give the path of a .tq or .pt2 file)") from error
+    except Exception as error:  # torch raises many types for what is no archive of its own
+        reason = str(error).strip().split("\n")[0]
+        raise QuantizedFileError(f"{path}: torch {torch.__version__} cannot read it: {reason} (write it with torch.export.save)") from error

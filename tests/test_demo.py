@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import tercel
 from tercel.hw.config import SMALL
@@ -79,3 +80,27 @@ def test_weights_trained_to_be_ternary_stay_as_they_are():
     weights = model.get_submodule("features.2.conv.0.0").weight.detach().numpy().reshape(64, -1)
     levels = np.abs(weights).max(axis=1, keepdims=True)
     assert set(np.unique(weights / levels)) <= {-1.0, 0.0, 1.0}
+
+
+def test_captured_networks_from_elsewhere(folder, tmp_path, capsys):
+    captured = tmp_path / "digits.pt2"
+    captured.write_bytes((folder / "digits.tq").read_bytes())
+    assert main(["compile", str(captured), "--config", "small", "-o", str(tmp_path / "digits.tnpu"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"] == 18
+    assert main(["compile", str(captured), "--config", "tiny", "-o", str(tmp_path / "digits.tnpu")]) == 4
+    assert capsys.readouterr().err.startswith("tercel: ")
+    captured.write_text("text")
+    assert main(["explain", str(captured)]) == 2
+    assert capsys.readouterr().err.startswith(f"tercel: {captured}: not an archive of torch.export, or cut short ")
+    captured.unlink()
+    assert main(["explain", str(captured)]) == 2
+    assert capsys.readouterr().err.startswith(f"tercel: {captured}: cannot be read: No such file or directory ")
+
+
+def test_unsupported_networks_have_exit_code_3(tmp_path, capsys):
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(torch.nn.Conv2d(1, 2, 3), (torch.zeros(1, 1, 8, 8),)), path)
+    assert main(["explain", str(path), "--config", "small"]) == 3
+    assert "1 rejected" in capsys.readouterr().out
+    assert main(["compile", str(path), "--config", "small", "-o", str(tmp_path / "net.tnpu")]) == 3
+    assert capsys.readouterr().err.startswith("tercel: 1 operator of the network cannot run:\n  conv2d: aten.conv2d.default: output ")

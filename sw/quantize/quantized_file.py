@@ -51,7 +51,8 @@ def read_program(path: Path) -> ExportedProgram:
     import_torchao()  # registers the operators
     extra = {_ENTRY: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
+        with path.open("rb") as file:  # for a path with another ending than .pt2 torch logs a complaint
+            program = torch.export.load(file, extra_files=extra)
         header = json.loads(extra[_ENTRY])
     except Exception as error:  # the archive is intact, so it is another torch's
         raise QuantizedFileError(f"{path}: torch {torch.__version__} cannot read it: {first_line(error)} (make it again)") from error

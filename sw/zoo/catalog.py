@@ -38,7 +38,7 @@ def build(name: str, **options: object) -> "ImageNetwork":
     wants. Raises :class:`ZooError` for an unknown name, an unknown option or a value outside an option's limits.
     """
     if name not in _BUILDERS:
-        raise ZooError(f"network must be one of {', '.join(NAMES)}, not {name!r} (any other: a .pt2 file made with torch.export)")
+        raise ZooError(f"network must be one of {', '.join(NAMES)}, not {name!r} (tercel.quantize in Python takes any other)")
     module, function = _BUILDERS[name].split(":")
     builder = getattr(importlib.import_module(module), function)
     accepted = inspect.signature(builder).parameters
