@@ -60,6 +60,11 @@ def random_instruction(rng: random.Random, config: Config) -> int:
     return word
 
 
+def nonzero_beats(word: int, beat_bits: int) -> int:
+    """A bit for each beat, set if one of the beat's is."""
+    return sum((word >> low & (1 << beat_bits) - 1 != 0) << low // beat_bits for low in range(0, INSTRUCTION_BITS, beat_bits))
+
+
 @pytest.mark.parametrize("config", [TINY, SMALL, BASE, WIDE, TERNARY], ids=lambda config: config.name)
 def test_verdict(config: Config) -> None:
     """Every cycle an instruction; the verdict comes two cycles later."""
@@ -71,6 +76,7 @@ def test_verdict(config: Config) -> None:
     async def testbench(ctx) -> None:
         for word in [*words, 0, 0]:
             ctx.set(dut.instruction, word)
+            ctx.set(dut.nonzero, nonzero_beats(word, 8 * config.memory_width))
             verdicts.append(ctx.get(dut.code))
             await ctx.tick()
 

@@ -29,16 +29,18 @@ class Checks(Component):
     -------
     instruction
         The 640 bits as fetched.
+    nonzero
+        For each beat of ``memory_width`` bytes whether any of its bits is set.
     code
         ``Fault.NONE``, ``Fault.ILLEGAL_OPCODE`` or ``Fault.ILLEGAL_FIELD``.
     """
 
-    instruction: In(INSTRUCTION_BITS)
-    code: Out(4)
-
     def __init__(self, config: Config) -> None:
         self._config = config
-        super().__init__()
+        self._beat_bits = 8 * config.memory_width
+        super().__init__(
+            {"instruction": In(INSTRUCTION_BITS), "nonzero": In(INSTRUCTION_BITS // self._beat_bits), "code": Out(4)}
+        )
 
     def elaborate(self, platform) -> Module:
         """Stage 1: the faults of every opcode side by side; stage 2: those of the actual one."""
@@ -62,14 +64,12 @@ class Checks(Component):
         return m
 
     def _past_last_field(self) -> dict[Opcode, Value]:
-        """For each opcode, whether a bit after its last field is set; each bit is looked at once."""
+        """For each opcode, whether a bit after its last field is set: in the beat of that field, or in a later one."""
         past = {}
-        top, above = INSTRUCTION_BITS, None
-        for low in sorted(set(RESERVED_LOW.values()), reverse=True):
-            segment = self.instruction[low:top].any()
-            above = segment if above is None else above | segment
-            top = low
-            past.update({name: above for name, size in RESERVED_LOW.items() if size == low})
+        for name, size in RESERVED_LOW.items():
+            beat, below = divmod(size, self._beat_bits)
+            rest = self.instruction[size : size - below + self._beat_bits]
+            past[name] = Cat(rest, self.nonzero[beat + 1 :]).any()
         return past
 
     def _conditions(self, opcode: Opcode, fields: data.View) -> list[Value]:

@@ -2,10 +2,10 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.delay import delayed
+from tercel.hw.memory.block import block_memory, block_read
 from tercel.hw.table import table
 
 _LOW_BITS = 6
@@ -47,8 +47,8 @@ class Counters(Component):
     def elaborate(self, platform) -> Module:
         """Three stages behind the low bits: select and read; register; add and write."""
         m = Module()
-        m.submodules.sums = sums = Memory(shape=_COUNTER_LAYOUT, depth=self._count, init=[], attrs={"ram_style": "block"})
-        sum_read, sum_write, csr_read = sums.read_port(), sums.write_port(), sums.read_port()
+        m.submodules.sums = sums = block_memory(shape=_COUNTER_LAYOUT, depth=self._count, ram_style="block")
+        sum_write, csr_read = sums.write_port(), sums.read_port()
         m.d.comb += csr_read.addr.eq(self.read_index)
         m.d.sync += self.read_data.eq(csr_read.data)
 
@@ -65,21 +65,25 @@ class Counters(Component):
             with m.If(event):
                 m.d.sync += low.eq(_next(low))
 
+        # A sum is written two cycles after it was read.
+        stored = block_read(m, sums, en=Const(1), addr=turn, name="stored")
+
         # The low bits have wrapped, once, if they are less than when they were stored.
         old = Signal(_COUNTER_LAYOUT)
         new_low, low = Signal(_LOW_BITS), Signal(_LOW_BITS)
         m.d.comb += [
-            sum_read.addr.eq(turn),
             sum_write.data.low.eq(low),
-            sum_write.data.high.eq(Mux(delayed(m, first_round, 2, name="fresh"), 0, old.high + (low < old.low))),
+            sum_write.data.high.eq(old.high + (low < old.low)),
             sum_write.addr.eq(delayed(m, turn, 2, name="turn")),
             sum_write.en.eq(delayed(m, Const(1), 2, name="write", reset_less=False)),
         ]
         m.d.sync += [
             new_low.eq(Cat(lows).word_select(turn, _LOW_BITS)),
             low.eq(table(new_low, _sequence().index, width=_LOW_BITS)),
-            old.eq(sum_read.data),
+            old.eq(stored),
         ]
+        with m.If(delayed(m, first_round, 1, name="fresh")):
+            m.d.sync += old.eq(0)
         return m
 
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.control.checks import OWN_ENGINE, Checks
-from tercel.hw.control.fetch import FETCHED_LAYOUT
+from tercel.hw.control.fetch import fetched_layout
 from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.interfaces import START_LAYOUT
 from tercel.hw.isa import LAYOUTS, Engine, Fault, Opcode
@@ -35,7 +35,7 @@ class Dispatcher(Component):
         self._config = config
         super().__init__(
             {
-                "i": In(stream.Signature(FETCHED_LAYOUT)),
+                "i": In(stream.Signature(fetched_layout(config))),
                 **{engine.name.lower(): Out(stream.Signature(START_LAYOUT)) for engine in Engine},
                 "halted": Out(1),
                 "blocked": Out(1),
@@ -47,7 +47,11 @@ class Dispatcher(Component):
         """The instruction stays in the fetch's register while it is looked at."""
         m = Module()
         m.submodules.checks = checks = Checks(self._config)
-        m.d.comb += [checks.instruction.eq(self.i.p.instruction), self.report.index.eq(self.i.p.index)]
+        m.d.comb += [
+            checks.instruction.eq(self.i.p.instruction),
+            checks.nonzero.eq(self.i.p.nonzero),
+            self.report.index.eq(self.i.p.index),
+        ]
 
         opcode = self.i.p.instruction[:4]
         target = Signal(Engine)

@@ -1,6 +1,6 @@
 """The instruction fetch: memory beats in, a stream of instructions out."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -9,8 +9,20 @@ from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
 from tercel.hw.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES, Fault, Opcode
 from tercel.hw.load_increment import LoadIncrement
 
-FETCHED_LAYOUT = data.StructLayout({"instruction": unsigned(INSTRUCTION_BITS), "index": unsigned(16), "fault": unsigned(4)})
-"""An instruction, its index in the program, and the fault that there is in its place (``Fault.NONE``: it is good)."""
+
+def fetched_layout(config: Config) -> data.StructLayout:
+    """An instruction, its index in the program, and the fault that there is in its place (``Fault.NONE``: it is good).
+
+    Bit i of ``nonzero`` tells whether beat i of the instruction has any bit set.
+    """
+    return data.StructLayout(
+        {
+            "instruction": unsigned(INSTRUCTION_BITS),
+            "nonzero": unsigned(INSTRUCTION_BYTES // config.memory_width),
+            "index": unsigned(16),
+            "fault": unsigned(4),
+        }
+    )
 
 
 class Fetch(Component):
@@ -38,7 +50,7 @@ class Fetch(Component):
     memory
         The memory port.
     o
-        Stream of :data:`FETCHED_LAYOUT`.
+        Stream of :func:`fetched_layout`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -49,7 +61,7 @@ class Fetch(Component):
                 "base": In(32),
                 "count": In(16),
                 "memory": Out(MemoryReadSignature(config)),
-                "o": Out(stream.Signature(FETCHED_LAYOUT)),
+                "o": Out(stream.Signature(fetched_layout(self._config))),
             }
         )
 
@@ -59,12 +71,13 @@ class Fetch(Component):
         beat_bits = 8 * self._config.memory_width
         beats = INSTRUCTION_BYTES // self._config.memory_width
         assembly = Signal(INSTRUCTION_BITS, reset_less=True)
+        nonzero = Signal(beats, reset_less=True)
         index = Signal(16)
         fault = Signal(4)
         requested = Signal(range(beats + 1))
         received = Signal(range(beats + 1))
         beat_addr = Signal(beat_addr_bits(self._config))
-        fetched = Signal(FETCHED_LAYOUT, reset_less=True)
+        fetched = Signal(fetched_layout(self._config), reset_less=True)
 
         m.d.comb += [self.memory.request.payload.eq(beat_addr), self.o.payload.eq(fetched)]
         idle = Signal()
@@ -84,6 +97,7 @@ class Fetch(Component):
             m.d.sync += [
                 received.eq(received + 1),
                 assembly.eq(assembly[beat_bits:] | self.memory.data << INSTRUCTION_BITS - beat_bits),
+                nonzero.eq(Cat(nonzero[1:], self.memory.data.any())),
             ]
             with m.If((fault == Fault.NONE) & self.memory.err):
                 m.d.sync += fault.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
@@ -112,6 +126,7 @@ class Fetch(Component):
                 m.d.sync += [
                     self.o.valid.eq(1),
                     fetched.instruction.eq(assembly),
+                    fetched.nonzero.eq(nonzero),
                     fetched.index.eq(index),
                     fetched.fault.eq(fault),
                     index.eq(index + 1),
