@@ -27,6 +27,7 @@ def compile_network(
     allow_host: Sequence[str] = (),
     image_format: ImageFormat | None = None,
     options: MachineOptions = DEFAULT_OPTIONS,
+    dump: Path | None = None,
     progress: Progress | None = None,
 ) -> CompiledNetwork:
     """Compile a quantized network for a machine.
@@ -45,6 +46,8 @@ def compile_network(
         How photographs become the input, stored with the program.
     options
         The memory that schedules and estimates assume.
+    dump
+        A folder that gets a text file after each pass of the compiler.
     progress
         See :data:`~tercel.sim.execution.Progress`.
 
@@ -61,7 +64,7 @@ def compile_network(
 
         imported = import_exported(network, config=config, strict=strict, allow_host=allow_host)
         network = imported.graph
-    program = compile_graph(network, config, keep=keep, memory_latency=options.memory_latency, progress=_steps(progress))
+    program = compile_graph(network, config, keep=keep, memory_latency=options.memory_latency, dump=dump, progress=_steps(progress))
     return CompiledNetwork(replace(program, image_format=image_format), options=options, imported=imported)
 
 

@@ -34,6 +34,7 @@ def compile_command(
     keep: Annotated[list[str] | None, typer.Option(help="store the outputs of matching layers too; several times for more")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="refuse what differs from the numeric contract in the last bit")] = False,
     allow_host: AllowHost = None,
+    dump: Annotated[Path | None, typer.Option(help="folder for a text file after each pass of the compiler")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the program to write (.tnpu)")],
     json: Json = False,
 ) -> None:
@@ -52,6 +53,7 @@ def compile_command(
             allow_host=allow_host or (),
             image_format=loaded.image_format,
             options=MachineOptions(memory_latency=memory_latency),
+            dump=dump,
             progress=progress,
         )
         progress("estimate the cycles", 0, 0)
