@@ -145,13 +145,20 @@ class OperandFetch(Component):
         fields, factors = self.fields, self.o.factors
         # The residual is doubled with the product, where shift + s is even.
         total = fields.res_shift + channel.shift
-        amount = Signal(5, reset_less=True)
+        even = ~(fields.shift[0] ^ channel.shift[0])
+        multiplier, amount = Signal(CHUNK_BITS, reset_less=True), Signal(4, reset_less=True)
         coarse = Signal(reset_less=True)
         residual = Signal(2 * CHUNK_BITS, reset_less=True)
+        m.submodules.shift_1 = shift_1 = WideMux(width=CHUNK_BITS + 3, count=4)
+        m.submodules.shift_4 = shift_4 = WideMux(width=CHUNK_BITS + 15, count=4)
+        m.d.comb += [shift_1.sel.eq(amount[:2]), shift_4.sel.eq(amount[2:])]
+        for index in range(4):
+            m.d.comb += [shift_1.inputs[index].eq(multiplier << index), shift_4.inputs[index].eq(shift_1.o << 4 * index)]
         m.d.sync += [
-            amount.eq((total[:4] | total[5].replicate(4)) + ~(fields.shift[0] ^ channel.shift[0])),
+            multiplier.eq(Mux(even, fields.res_multiplier << 1, fields.res_multiplier)),
+            amount.eq(total[:4] | total[5].replicate(4)),
             coarse.eq(total[4:].any()),
-            residual.eq(fields.res_multiplier << amount),
+            residual.eq(shift_4.o),
             self.o.coarse.eq(delayed(m, coarse, 3, name="coarse")),
         ]
         assert COARSE == 16
