@@ -73,14 +73,15 @@ def test_scratchpad_cycle_by_cycle(space):
                 if expected_engine[bank] is not None:
                     assert ctx.get(dut.engine_read.data[bank]) == expected_engine[bank]
             if stored is not None:
-                assert ctx.get(dut.engine_read.data[stored[0]]) == stored[1]
+                assert ctx.get(dut.store_data[stored[0]]) == stored[1]
             expected_engine = [model[bank][read_addr[bank]] if read_en >> bank & 1 else None for bank in range(banks)]
 
             store, depthwise, load = (offered[name] if offered[name] and offered[name]["space"] == space else None for name in streams)
             ready = {name: ctx.get(stream.ready) for name, stream in streams.items()}
-            store_taken = store is not None and not read_en >> store["bank"] & 1
-            stored = (store["bank"], model[store["bank"]][store["addr"]]) if store_taken else None
             writer = depthwise or load
+            written = store is not None and (drain_en >> store["bank"] & 1 or (writer is not None and writer["bank"] == store["bank"]))
+            store_taken = store is not None and not written
+            stored = (store["bank"], model[store["bank"]][store["addr"]]) if store_taken else None
             counts["contended"] += bool(depthwise and load)
             taken = writer is not None and not drain_en >> writer["bank"] & 1
             assert ready == {

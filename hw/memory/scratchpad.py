@@ -1,8 +1,8 @@
 """A scratchpad: P banks of K-byte words that the engines read and write."""
 
 from amaranth.hdl import Array, Module, Mux, Signal, unsigned
-from amaranth.lib import stream
-from amaranth.lib.wiring import Component, In
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
@@ -12,7 +12,9 @@ from tercel.hw.memory.block import block_memory, block_read
 
 
 class Scratchpad(Component):
-    """P banks of ``depth`` words of 8K bits, each with one read and one write port.
+    """P banks of ``depth`` words of 8K bits, each with a port that the engine reads and one that writes or is read by stores.
+
+    Two ports are what a block RAM has. Stores do not wait for the engine, which reads every bank in nearly every cycle.
 
     A read of a word in the cycle of its write may return anything. Addresses are taken modulo ``depth``: who uses a port checks the
     range before.
@@ -31,7 +33,8 @@ class Scratchpad(Component):
     engine_read : In(BankReadSignature(config))
         Always granted; data valid in the next cycle only.
     store_read : In(stream.Signature(WORD_READ_LAYOUT))
-        Taken when the engine does not read that bank in this cycle; in the next the word is that bank's ``engine_read.data``.
+        Taken when nothing is written to that bank in this cycle; in the next the word is that bank's ``store_data``.
+    store_data : Out(8K) for each bank
     drain_write : In(BankWriteSignature(config))
         Always granted.
     depthwise_write, load_write : In(stream.Signature(word_write_layout(config)))
@@ -47,6 +50,7 @@ class Scratchpad(Component):
             {
                 "engine_read": In(BankReadSignature(config)),
                 "store_read": In(stream.Signature(WORD_READ_LAYOUT)),
+                "store_data": Out(data.ArrayLayout(8 * config.lanes, config.pixels)),
                 "drain_write": In(BankWriteSignature(config)),
                 "depthwise_write": In(stream.Signature(word_write_layout(config))),
                 "load_write": In(stream.Signature(word_write_layout(config))),
@@ -73,7 +77,7 @@ class Scratchpad(Component):
             load_mine.eq(load.valid & (load.p.space == self._space)),
             write_valid.eq(depthwise_mine | load_mine),
             write.eq(Mux(depthwise_mine, depthwise.payload, load.payload)),
-            store.ready.eq(store_mine & ~Array(self.engine_read.en)[store.p.bank]),
+            store.ready.eq(store_mine & ~Array(self.drain_write.en)[store.p.bank] & ~(write_valid & (write.bank == store.p.bank))),
             depthwise.ready.eq(depthwise_mine & ~Array(self.drain_write.en)[depthwise.p.bank]),
             load.ready.eq(load_mine & ~depthwise_mine),
         ]
@@ -84,12 +88,18 @@ class Scratchpad(Component):
             write_port = bank.write_port()
             engine_en = self.engine_read.en[index]
             drain_en = self.drain_write.en[index]
-            read_en = engine_en | (store_mine & (store.p.bank == index))
-            read_addr = Mux(engine_en, self.engine_read.addr[index], store.p.addr)[:addr_bits]
+            word_en = write_valid & (write.bank == index)
+            write_en = drain_en | word_en
+            # One address for both uses of the port, or synthesis would double the memory.
+            write_addr = Mux(drain_en, self.drain_write.addr[index], Mux(word_en, write.addr, store.p.addr))[:addr_bits]
+            store_en = ~write_en & store_mine & (store.p.bank == index)
             m.d.comb += [
-                self.engine_read.data[index].eq(block_read(m, bank, en=read_en, addr=read_addr, name=f"word_{index}")),
-                write_port.en.eq(drain_en | (write_valid & (write.bank == index))),
-                write_port.addr.eq(Mux(drain_en, self.drain_write.addr[index], write.addr)[:addr_bits]),
+                self.engine_read.data[index].eq(
+                    block_read(m, bank, en=engine_en, addr=self.engine_read.addr[index][:addr_bits], name=f"word_{index}")
+                ),
+                self.store_data[index].eq(block_read(m, bank, en=store_en, addr=write_addr, name=f"stored_{index}")),
+                write_port.en.eq(write_en),
+                write_port.addr.eq(write_addr),
                 write_port.data.eq(Mux(drain_en, self.drain_write.data[index], write.data)),
             ]
         return m

@@ -164,7 +164,7 @@ class MemorySystem(Component):
             collector.space.eq(store.read.p.space),
             collector.bank.eq(store.read.p.bank),
             store.read_data.eq(collector.o),
-            *(words.eq(scratchpad.engine_read.data) for words, scratchpad in zip(collector.words, scratchpads.values(), strict=True)),
+            *(words.eq(scratchpad.store_data) for words, scratchpad in zip(collector.words, scratchpads.values(), strict=True)),
         ]
         connect(m, flipped(self.array_read), scratchpads[Space.ARRAY].engine_read)
         if config.depthwise:
