@@ -6,7 +6,7 @@ from tercel.hw.config import Config
 from tercel.hw.isa import INSTRUCTION_BYTES
 from tercel.sw.emitter import Instruction
 from tercel.sw.program import LayerMark, Port, Program, Segment, make_words
-from tercel.sw.tensor_layout import Integers, pack_tensor
+from tercel.sw.tensor_layout import Integers
 
 ALIGNMENT = 64
 _FIRST_ADDRESS = 256
@@ -40,11 +40,12 @@ class MemoryImage:
         self._end = _aligned(self._read_end)
         return address
 
-    def add_input(self, name: str, codes: Integers, *, signed: bool) -> Port:
-        """An input tensor with the codes it holds until others are given."""
+    def add_input(self, name: str, codes: Integers, *, signed: bool, fold: int = 1) -> Port:
+        """An input tensor with the codes it holds until others are given; ``fold`` as in :class:`~tercel.sw.program.Port`."""
         height, width, channels = codes.shape
-        address = self.add_data(name, pack_tensor(codes, lanes=self.config.lanes))
-        port = Port(name=self.prefix + name, address=address, shape=(height, width, channels), lanes=self.config.lanes, signed=signed)
+        shape = (height, width, channels)
+        port = Port(name=self.prefix + name, address=self._end, shape=shape, lanes=self.config.lanes, signed=signed, fold=fold)
+        self.add_data(name, port.pack(codes))
         self._inputs.append(port)
         return port
 

@@ -47,27 +47,41 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """An input or output tensor in external memory: ``[height][width][channel groups][lanes]`` bytes from ``address`` on."""
+    """An input or output tensor in external memory: ``[height][columns][channel groups][lanes]`` bytes from ``address`` on.
+
+    ``fold`` pixels side by side, a divisor of the width, are one column, with all their channels one after the other.
+    """
 
     name: str
     address: int
     shape: tuple[int, int, int]
     lanes: int
     signed: bool
+    fold: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Columns of a row."""
+        return self.shape[1] // self.fold
 
     @property
     def groups(self) -> int:
-        """Channel groups of a pixel."""
-        return ceil_div(self.shape[2], self.lanes)
+        """Channel groups of a column."""
+        return ceil_div(self.shape[2] * self.fold, self.lanes)
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        return self.shape[0] * self.shape[1] * self.groups * self.lanes
+        return self.shape[0] * self.columns * self.groups * self.lanes
 
     def read(self, memory: npt.NDArray[np.uint8]) -> Integers:
         """The tensor's ``[height, width, channels]`` codes out of a memory dump that begins at address 0."""
-        return unpack_tensor(memory[self.address : self.address + self.size], shape=self.shape, lanes=self.lanes, signed=self.signed)
+        data = memory[self.address : self.address + self.size]
+        return unpack_tensor(data, shape=self._folded, lanes=self.lanes, signed=self.signed).reshape(self.shape)
+
+    @property
+    def _folded(self) -> tuple[int, int, int]:
+        return self.shape[0], self.columns, self.shape[2] * self.fold
 
     def pack(self, codes: Integers) -> bytes:
         """The bytes of ``codes``; :class:`ProgramError` for another shape or a code out of range."""
@@ -76,7 +90,7 @@ class Port:
         low, high = (-128, 127) if self.signed else (0, 255)
         if codes.size and (codes.min() < low or codes.max() > high):
             raise ProgramError(f"{self.name} must hold codes in {low}..{high}, not {codes.min()}..{codes.max()} (quantize it first)")
-        return pack_tensor(codes, lanes=self.lanes)
+        return pack_tensor(codes.reshape(self._folded), lanes=self.lanes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,8 @@ def move_tensor(
     values = placement.fields("spad", row=placement.first_row, column=0, step=1)
     values |= {
         "space": placement.space,
-        "memory_addr": port.address + (placement.first_row * port.shape[1] + column) * pixel_bytes,
-        "memory_row": port.shape[1] * pixel_bytes,
+        "memory_addr": port.address + (placement.first_row * port.columns + column) * pixel_bytes,
+        "memory_row": port.columns * pixel_bytes,
         "rows": rows - 1,
         "pixels": columns - 1,
         "groups": port.groups - 1,
@@ -72,7 +72,7 @@ def move_groups(
         bank, addr = placement.pointer(row=row, column=0)
         values = {
             "space": placement.space,
-            "memory_addr": port.address + row * port.shape[1] * pixel_bytes + first * port.lanes,
+            "memory_addr": port.address + row * port.columns * pixel_bytes + first * port.lanes,
             "memory_row": pixel_bytes,
             "rows": columns - 1,
             "groups": count - 1,

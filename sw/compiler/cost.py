@@ -6,6 +6,7 @@ from math import ceil
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Mode, Space
+from tercel.sw.compiler.fold import column_stride
 from tercel.sw.compiler.group import Group, Key, Use
 from tercel.sw.compiler.group_plan import Shape, chunk_groups, depths, group_words, output_groups, residents
 from tercel.sw.compiler.row_buffer import RowBuffer
@@ -173,7 +174,7 @@ def _layer_cycles(spec: LayerSpec, config: Config, rows: int, groups: int, pitch
         "rows": rows - 1,
         "kernel_height": spec.kernel[0] - 1,
         "kernel_width": spec.kernel[1] - 1,
-        "stride": spec.stride - 1,
+        "stride": column_stride(spec) - 1,
     }
     if spec.on_array(config):
         values |= {

@@ -1,12 +1,13 @@
 """From planned groups to operations: addresses, fields, and what waits for what."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Mode, Opcode, Space
 from tercel.sw.band import Band
 from tercel.sw.chunk import Chunk, LinearPart
+from tercel.sw.compiler.fold import FoldedSpec, folded_fields, row_pieces
 from tercel.sw.compiler.group import Key
 from tercel.sw.compiler.group_plan import GroupPlan
 from tercel.sw.compiler.layer_code import LayerCode, code_layer
@@ -140,7 +141,7 @@ class _GroupEmitter:
 
     def _move(self, step: Step) -> None:
         """LOAD or STORE of whole rows."""
-        name, space = step.key
+        name = step.key[0]
         port = self.machine.ports[name]
         load = step.kind == "load"
         owner = self.plan.group.uses[step.key][0].layer if load else self.plan.group.producers[name]
@@ -156,7 +157,7 @@ class _GroupEmitter:
             self._view(step.key, row=step.first, rows=rows),
             rows=rows,
             column=0,
-            columns=port.shape[1],
+            columns=port.columns,
             after=after,
         )
         source.note_read(index, step.first, step.end, groups=groups)
@@ -175,7 +176,8 @@ class _GroupEmitter:
         for section in range(code.sections):
             for first in range(0, code.groups, per_chunk):
                 chunk = Chunk(0, section, first, min(per_chunk, code.groups - first))
-                self._compute_chunk(layer, code, step, chunk, shared)
+                for piece in row_pieces(code.spec, step.first, step.end):
+                    self._compute_chunk(layer, code, replace(step, first=piece[0], end=piece[1]), chunk, shared)
 
     def _compute_chunk(
         self, layer: LayerNode, code: LayerCode, step: Step, chunk: Chunk, shared: list[tuple[int, list[int], list[list[int]]]]
@@ -199,6 +201,8 @@ class _GroupEmitter:
         values = dict(code.numbers)
         if code.on_array:
             values |= array_geometry(spec, self.config, band, source, chunk)
+            if isinstance(spec, FoldedSpec):
+                values |= folded_fields(spec, band, source)
             words = values["groups"] + 1
             reads = (chunk.section * words, (chunk.section + 1) * words)
         elif code.numbers["mode"] == Mode.MATRIX_VECTOR:

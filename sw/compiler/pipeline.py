@@ -12,6 +12,7 @@ from tercel.hw.isa import Opcode
 from tercel.sw.compiler.fit import FitError
 from tercel.sw.compiler.emit import Machine, emit_group
 from tercel.sw.compiler.finish import give_tokens, ranges
+from tercel.sw.compiler.fold import fold_inputs
 from tercel.sw.compiler.group_plan import GroupPlan
 from tercel.sw.compiler.legalize import legalize
 from tercel.sw.compiler.schedule import schedule
@@ -39,7 +40,7 @@ def run_passes(
     progress: Callable[[str], None] | None,
 ) -> Program:
     """Every layer a group of its own."""
-    legal = legalize(graph, config)
+    legal, folds = fold_inputs(legalize(graph, config), config)
     image = MemoryImage(config)
     wanted = dict.fromkeys(graph.outputs)
     for node in graph.nodes:
@@ -52,8 +53,8 @@ def run_passes(
             tensor = legal.tensors[name]
             ports[name] = image.add_tensor(tensor.name, tensor.shape, signed=tensor.signed)
     for name in legal.inputs:
-        tensor = legal.tensors[name]
-        ports[name] = image.add_input(name, np.zeros(tensor.shape, dtype=np.int64), signed=tensor.signed)
+        tensor = graph.tensors[name]
+        ports[name] = image.add_input(name, np.zeros(tensor.shape, dtype=np.int64), signed=tensor.signed, fold=folds.get(name, 1))
     for name in wanted:
         image.share_output(ports[name])
     machine = Machine(config, image, ports, {node.name: number for number, node in enumerate(legal.nodes)})
@@ -83,7 +84,7 @@ def run_passes(
         for node in plan.group.layers if isinstance(plan, GroupPlan) else [plan]:
             group_of[node.name] = number
     marks = []
-    for number, node in enumerate(legal.nodes):
+    for number, node in enumerate(graph.nodes):
         layer = isinstance(node, LayerNode)
         marks.append(
             LayerMark(
