@@ -9,7 +9,9 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from tercel.hw.array.feed import tile_layout
+from tercel.hw.array.tile_walk import THRESHOLDS_PER_CHANNEL
 from tercel.hw.config import Config
+from tercel.hw.load_add import LoadAdd
 
 OUTPUT_BITS = 5
 
@@ -67,21 +69,36 @@ class SlotSequencer(Component):
                 slot.first.eq(turn == 0),
                 slot.complete.eq((fields.thresholds == 0) | (turn == fields.thresholds - 1)),
             ]
-            next_channel = Mux(fields.threshold_shared, channel_addr, channel_addr + 16)
-            with m.If(slot.complete):
-                m.d.sync += [turn.eq(0), channel_addr.eq(next_channel), slot.threshold_addr.eq(next_channel)]
-            with m.Else():
-                m.d.sync += [turn.eq(turn + 1), slot.threshold_addr.eq(slot.threshold_addr + 1)]
-            with m.If(self.last):
-                m.d.sync += [turn.eq(0), channel_addr.eq(self.tile.threshold_addr), slot.threshold_addr.eq(self.tile.threshold_addr)]
+            m.submodules.next_channel = next_channel = LoadAdd(len(channel_addr))
+            m.submodules.next_threshold = next_threshold = LoadAdd(len(channel_addr))
+            m.d.comb += [
+                next_channel.a.eq(channel_addr),
+                next_channel.b.eq(Mux(fields.threshold_shared, 0, THRESHOLDS_PER_CHANNEL)),
+                next_channel.value.eq(self.tile.threshold_addr),
+                next_channel.load.eq(self.last),
+                next_threshold.a.eq(slot.threshold_addr),
+                next_threshold.b.eq(1),
+                next_threshold.value.eq(next_channel.o),
+                next_threshold.load.eq(self.last | slot.complete),
+            ]
+            m.d.sync += [turn.eq(turn + 1), slot.threshold_addr.eq(next_threshold.o)]
+            with m.If(self.last | slot.complete):
+                m.d.sync += [turn.eq(0), channel_addr.eq(next_channel.o)]
         else:
             m.d.comb += [slot.first.eq(1), slot.complete.eq(1)]
+        m.submodules.next_parameter = next_parameter = LoadAdd(len(slot.parameter_addr))
+        m.d.comb += [
+            next_parameter.a.eq(slot.parameter_addr),
+            next_parameter.b.eq(1),
+            next_parameter.value.eq(self.tile.parameter_addr),
+            next_parameter.load.eq(self.last),
+        ]
+        with m.If(self.last | (slot.complete & next_word)):
+            m.d.sync += slot.parameter_addr.eq(next_parameter.o)
         with m.If(slot.complete):
             m.d.sync += slot.output.eq(slot.output + step)
-            with m.If(next_word):
-                m.d.sync += slot.parameter_addr.eq(slot.parameter_addr + 1)
         with m.If(slot.final):
             m.d.sync += slot.valid.eq(0)
         with m.If(self.last):
-            m.d.sync += [slot.valid.eq(1), slot.output.eq(0), slot.parameter_addr.eq(self.tile.parameter_addr)]
+            m.d.sync += [slot.valid.eq(1), slot.output.eq(0)]
         return m
