@@ -1,5 +1,6 @@
 """``tercel quantize`` and ``tercel schemes``: a trained network to low-bit weights."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from json import dumps
 from pathlib import Path
@@ -13,9 +14,11 @@ from tercel.sim.parse import UsageError
 from tercel.sim.progress import progress_bars
 from tercel.sim.quantized_file import save_quantized_file
 from tercel.sw import zoo
-from tercel.sw.images import image_batches, image_files
+from tercel.sw.images import image_batches, image_files, read_labels
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tercel.sw.zoo.network import ImageNetwork
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -27,7 +30,7 @@ def quantize_command(
     network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}, or with options: NAME,width=0.25,size=128")],
     *,
     weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: what comes with the package")] = None,
-    calibrate: Annotated[Path, typer.Option(help="folder of photographs, or an .npy of normalized NCHW floats")],
+    calibrate: Annotated[Path, typer.Option(help="folder of photographs, with labels.csv those of role calib; or .npy of normalized NCHW floats")],
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
     bits: Annotated[list[str] | None, typer.Option(help="weight bits, N for all or PATTERN=N for layers; several times for more")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
@@ -119,11 +122,23 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _calibration(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> Any:
+def calibration_files(path: Path, *, count: int) -> list[Path]:
+    """At most ``count`` photographs, evenly spread over those that ``labels.csv`` has for calibration, or over the whole folder."""
+    listed = (path / "labels.csv").is_file()
+    files = [image.path for image in read_labels(path, role="calib")] if listed else image_files(path)
+    used = min(count, len(files))
+    return [files[index * len(files) // used] for index in range(used)]
+
+
+def _calibration(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> "Iterator[Tensor]":
     import numpy as np
     import torch
 
-    if path.suffix == ".npy":
+    if path.suffix != ".npy":
+        return image_batches(calibration_files(path, count=images), image_format=model.image_format, batch=_BATCH, resize=resize)
+    try:
         values = np.load(path, allow_pickle=False)[:images]
-        return (torch.from_numpy(values[start : start + _BATCH]).float() for start in range(0, len(values), _BATCH))
-    return image_batches(image_files(path)[:images], image_format=model.image_format, batch=_BATCH, resize=resize)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"calibrate must be an array file or a folder, but {path} is not: {reason} (write it with numpy.save)") from error
+    return (torch.from_numpy(values[start : start + _BATCH]).float() for start in range(0, len(values), _BATCH))

@@ -13,7 +13,7 @@ from tercel.sim.api import compile_network
 from tercel.sim.cli import main
 from tercel.sim.execution import DeviceError, execute_program
 from tercel.sim.parse import UsageError
-from tercel.sim.quantize_cli import parse_bits
+from tercel.sim.quantize_cli import calibration_files, parse_bits
 from tercel.sw.image_format import ImageFormat
 from tercel.sw.layer_spec import LayerSpec
 
@@ -110,6 +110,7 @@ def test_report(folder, tmp_path, capsys):
         ("run {0}/block.tnpu -i {0}/codes.npy --layers x", "pattern must match at least one layer, not 'x' (close: block.expand, "),
         ("compare {0}/block.tnpu -i {0}/codes.npy --on golden", "on must be two different executions with a comma, not 'golden' "),
         ("quantize resnet20 --calibrate {0} -o {0}/net.tq", "weights must be given for resnet20, not left out (a file with its trained "),
+        ("quantize digits --calibrate {0}/none.npy -o {0}/net.tq", "calibrate must be an array file or a folder, but {0}/none.npy is "),
         ("quantize lenet --calibrate {0} -o {0}/net.tq", "network must be one of digits, mobilenet_v1, mobilenet_v2, "),
         ("quantize mobilenet_v2,width=9 --calibrate {0} -o {0}/net.tq", "width must be a number in 0.1..4, not 9 "),
         ("quantize resnet20,7 --calibrate {0} -o {0}/net.tq", "network must be NAME or NAME,option=value,..., not 'resnet20,7' "),
@@ -143,6 +144,15 @@ def test_faults_and_internal_errors_have_their_own_exit_codes(folder, monkeypatc
     monkeypatch.setenv("TERCEL_TRACEBACK", "1")
     with pytest.raises(IndexError):
         main(arguments)
+
+
+def test_calibration_images_are_spread_over_the_folder(tmp_path):
+    for name in "abcdef":
+        Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    assert [path.stem for path in calibration_files(tmp_path, count=3)] == ["a", "c", "e"]
+    assert len(calibration_files(tmp_path, count=100)) == 6
+    (tmp_path / "labels.csv").write_text("file,label,role\nb.png,0,calib\nc.png,1,eval\nf.png,1,calib\n")
+    assert [path.stem for path in calibration_files(tmp_path, count=100)] == ["b", "f"]
 
 
 def test_bits():
