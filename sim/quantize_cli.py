@@ -30,7 +30,7 @@ def quantize_command(
     network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}, or with options: NAME,width=0.25,size=128")],
     *,
     weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: what comes with the package")] = None,
-    calibrate: Annotated[Path, typer.Option(help="folder of photographs, with labels.csv those of role calib; or .npy of normalized NCHW floats")],
+    calibrate: Annotated[Path, typer.Option(help="folder of photographs (role calib of a labels.csv), or .npy of normalized floats")],
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
     bits: Annotated[list[str] | None, typer.Option(help="weight bits, N for all or PATTERN=N for layers; several times for more")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
