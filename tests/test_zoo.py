@@ -3,12 +3,19 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from tercel.hw.config import BASE
+from tercel.sim.tensors import input_codes
 from tercel.sw import zoo
+from tercel.sw.graph.codes import from_codes
+from tercel.sw.graph.reference import run_reference
+from tercel.sw.importer import import_exported
+from tercel.sw.quantize import quantize
 from tercel.sw.zoo.network import SameConv2d
 
 
@@ -114,3 +121,23 @@ def test_wrong_options_are_named(name, options, message):
 def test_importing_the_zoo_does_not_import_torch():
     code = "import sys, tercel.sw.zoo, tercel.sw.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mobilenet_v1", {"width": 0.25, "size": 32}),
+        ("mobilenet_v2", {"width": 0.1, "size": 32, "padding": "tensorflow"}),
+        ("resnet20", {"size": 16}),
+    ],
+)
+def test_the_machine_takes_the_networks(name, options):
+    torch.manual_seed(0)
+    network = zoo.build(name, classes=10, **options)
+    images = torch.randn(4, *network.example().shape[1:])
+    graph = import_exported(quantize(network, calibration=images), config=BASE).graph
+    codes = run_reference(graph, input_codes(graph, images.numpy()))[graph.outputs[0]]
+    with torch.no_grad():
+        expected = network(images).numpy()
+    values = from_codes(graph.tensors[graph.outputs[0]], codes).reshape(expected.shape)
+    assert np.corrcoef(values.ravel(), expected.ravel())[0, 1] > 0.99
