@@ -41,7 +41,7 @@ def group_cycles(group: Group, sizes: Steps, buffers: dict[Key, RowBuffer], shap
         if step.kind == "layer":
             simulation.layer(group.producers[step.key[0]], step.key, step.first, step.end)
             counts.append(len(simulation.tasks))
-    end = simulation.end()
+    end = float(simulation.end())
     instructions = len(sizes.steps) + 2 * len(group.layers)
     if simulated < shape.strips:
         half = simulation.end_of(counts[len(counts) // 2 - 1])

@@ -7,16 +7,20 @@ from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Mode, Opcode, Space
 from tercel.sw.band import Band
 from tercel.sw.chunk import Chunk, LinearPart
+from tercel.sw.compiler.alone import lower_alone
+from tercel.sw.compiler.fit import FitError
 from tercel.sw.compiler.fold import FoldedSpec, folded_fields, row_pieces
 from tercel.sw.compiler.group import Key
 from tercel.sw.compiler.group_plan import GroupPlan
 from tercel.sw.compiler.layer_code import LayerCode, code_layer
+from tercel.sw.compiler.state import Compilation
 from tercel.sw.compiler.steps import Step
 from tercel.sw.compiler.trace import RingMemory, RowAccesses, Trace
 from tercel.sw.compiler.weights import PartStream, linear_memories
 from tercel.sw.emitter import Emitter, engine_of
 from tercel.sw.graph.integer_graph import LayerNode
 from tercel.sw.layer_array import array_geometry, input_fields
+from tercel.sw.layer_spec import LayerError
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.program import Port
 from tercel.sw.tensor_layout import Placement
@@ -40,7 +44,7 @@ class Machine:
     image: MemoryImage
     ports: dict[str, Port]
     numbers: dict[str, int]
-    trace: Trace = field(default_factory=Trace)
+    trace: Trace
     memories: dict[Space, RingMemory] = field(default_factory=dict)
     external: dict[str, RowAccesses] = field(default_factory=dict)
     places: tuple[list[_Place], list[_Place]] = field(default_factory=lambda: ([], []))
@@ -90,9 +94,23 @@ class Machine:
         return self.external.setdefault(tensor, RowAccesses())
 
 
-def emit_group(machine: Machine, plan: GroupPlan) -> None:
-    """Append the operations of a group. :class:`LayerError` if a layer's constants do not fit."""
-    _GroupEmitter(machine, plan).run()
+def emit(state: Compilation) -> None:
+    """Fill in ``trace``; weights and parameters go to external memory. :class:`FitError` with all layers that cannot be cut to fit."""
+    numbers = {node.name: number for number, node in enumerate(state.graph.nodes)}
+    machine = Machine(state.config, state.image, state.ports, numbers, state.trace)
+    problems = []
+    for plan in state.groups:
+        if isinstance(plan, GroupPlan):
+            _GroupEmitter(machine, plan).run()
+            continue
+        state.image.prefix = f"{plan.name}."
+        state.trace.node = numbers[plan.name]
+        try:
+            machine.append_alone(lower_alone(plan, state.image, state.ports), reads=plan.inputs, writes=plan.output)
+        except LayerError as error:
+            problems.append(f"{plan.name}: {error}")
+    if problems:
+        raise FitError(problems)
 
 
 class _GroupEmitter:

@@ -11,7 +11,8 @@ import numpy as np
 
 from tercel.hw.config import Config
 from tercel.sw.band import Band
-from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode
+from tercel.sw.compiler.state import Compilation
+from tercel.sw.graph.integer_graph import LayerNode, Node
 from tercel.sw.layer_spec import Integers, LayerSpec
 from tercel.sw.tensor_layout import Placement, ceil_div
 
@@ -36,21 +37,35 @@ def column_stride(spec: LayerSpec) -> int:
     return spec.column_stride if isinstance(spec, FoldedSpec) else spec.stride
 
 
-def fold_inputs(graph: IntegerGraph, config: Config) -> tuple[IntegerGraph, dict[str, int]]:
-    """The graph with folded first layers where that saves steps, and how many pixels make a column of each folded input."""
-    tensors, folds = dict(graph.tensors), {}
-    nodes = list(graph.nodes)
+def fold(state: Compilation) -> None:
+    """Fold inputs of the network where that saves steps."""
+    graph = state.graph
+    tensors, nodes = dict(graph.tensors), list(graph.nodes)
     for name in graph.inputs:
         users = [number for number, node in enumerate(nodes) if name in node.inputs]
         layer = nodes[users[0]] if len(users) == 1 else None
-        if name in graph.outputs or not isinstance(layer, LayerNode) or layer.residual == name:
+        if name in state.wanted or not isinstance(layer, LayerNode) or layer.residual == name:
             continue
-        folded = _fold(layer, config)
+        folded = _fold(layer, state.config)
         if folded is not None:
             nodes[users[0]] = folded
             tensors[name] = replace(tensors[name], shape=folded.spec.input)
-            folds[name] = layer.spec.stride
-    return replace(graph, tensors=tensors, nodes=tuple(nodes)), folds
+            state.folds[name] = layer.spec.stride
+    state.graph = replace(graph, tensors=tensors, nodes=tuple(nodes))
+
+
+def unfold(state: Compilation) -> None:
+    """Take :func:`fold` back."""
+    given = {node.name: node for node in state.source.nodes}
+    tensors = {name: state.source.tensors[name] if name in state.folds else tensor for name, tensor in state.graph.tensors.items()}
+    nodes: list[Node] = []
+    for node in state.graph.nodes:
+        source = given[node.name]
+        if isinstance(node, LayerNode) and isinstance(source, LayerNode) and isinstance(node.spec, FoldedSpec):
+            nodes.append(replace(source, spec=replace(source.spec, narrow=node.spec.narrow)))
+        else:
+            nodes.append(node)
+    state.graph, state.folds = replace(state.graph, tensors=tensors, nodes=tuple(nodes)), {}
 
 
 def _fold(layer: LayerNode, config: Config) -> LayerNode | None:
@@ -61,8 +76,8 @@ def _fold(layer: LayerNode, config: Config) -> LayerNode | None:
         return None
     factor, left = spec.stride, ceil_div(spec.padding[1], spec.stride)
     kernel_width = (spec.kernel[1] - 1 - spec.padding[1]) // factor + left + 1
-    steps, folded_steps = (ceil_div(count, config.lanes) * columns for count, columns in ((channels, spec.kernel[1]), (factor * channels, kernel_width)))
-    if folded_steps >= steps:
+    steps = ceil_div(channels, config.lanes) * spec.kernel[1]
+    if ceil_div(factor * channels, config.lanes) * kernel_width >= steps:
         return None
     out_width = spec.output[1]
     right = out_width - 1 + kernel_width - left - width // factor
@@ -74,11 +89,12 @@ def _fold(layer: LayerNode, config: Config) -> LayerNode | None:
     }
     folded = FoldedSpec(**values)
     assert folded.output == spec.output
-    return replace(layer, spec=folded, weights=_fold_weights(layer.weights, factor=factor, first=left * factor - spec.padding[1], columns=kernel_width))
+    weights = _fold_weights(layer.weights, factor=factor, first=left * factor - spec.padding[1], columns=kernel_width)
+    return replace(layer, spec=folded, weights=weights)
 
 
 def _fold_weights(weights: Integers, *, factor: int, first: int, columns: int) -> Integers:
-    """``[outputs, rows, columns, factor * channels]`` from ``[outputs, rows, kernel columns, channels]``, of which column 0 is pixel ``first``."""
+    """``[outputs, rows, columns, factor * channels]`` weights with kernel column 0 at pixel ``first`` of the columns."""
     outputs, rows, width, channels = weights.shape
     wide = np.zeros((outputs, rows, columns * factor, channels), dtype=np.int64)
     wide[:, :, first : first + width] = weights

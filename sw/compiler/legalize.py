@@ -6,8 +6,9 @@ import numpy as np
 
 from tercel.hw.config import Config
 from tercel.sw.compiler.fit import FitError
+from tercel.sw.compiler.state import Compilation
 from tercel.sw.graph.bounds import sum_bounds
-from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode
+from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode, Node
 from tercel.sw.layer_array import check_array
 from tercel.sw.layer_depthwise import check_depthwise
 from tercel.sw.layer_spec import LayerError, check
@@ -18,13 +19,14 @@ MATRIX_RECORD_CYCLES = 3
 """Cycles of the depthwise engine for a record of a matrix-vector product."""
 
 
-def legalize(graph: IntegerGraph, config: Config) -> IntegerGraph:
-    """The graph with ``narrow`` and, for matrix-vector products, ``array`` decided.
+def legalize(state: Compilation) -> None:
+    """Decide ``narrow`` and, for matrix-vector products, ``array``.
 
     :class:`FitError` with all layers that the machine lacks something for.
     """
+    graph, config = state.graph, state.config
     problems = []
-    nodes = []
+    nodes: list[Node] = []
     for node in graph.nodes:
         try:
             if isinstance(node, LayerNode):
@@ -38,7 +40,7 @@ def legalize(graph: IntegerGraph, config: Config) -> IntegerGraph:
             problems.append(f"{node.name}: {error}")
     if problems:
         raise FitError(problems)
-    return replace(graph, nodes=tuple(nodes))
+    state.graph = replace(graph, nodes=tuple(nodes))
 
 
 def _is_array_faster(layer: LayerNode, config: Config) -> bool:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
-from tercel.hw.config import Config
 from tercel.hw.isa import Engine
-from tercel.sw.compiler.trace import Trace
+from tercel.sw.compiler.state import Compilation
 from tercel.sw.cycles import instruction_cycles
 
 
@@ -85,13 +84,13 @@ def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]]) -> Ti
     return Timetable(order, time)
 
 
-def schedule(trace: Trace, config: Config, *, memory_latency: int) -> list[int]:
-    """Indices of all operations in the order of the instruction stream.
+def order(state: Compilation) -> None:
+    """Fill in ``order``.
 
     The dispatcher takes instructions in order, and few of them wait at an engine, so they come in the order in which they start.
     """
     costs = []
-    for operation in trace.operations:
-        cost = instruction_cycles(operation.opcode, operation.values, config)
-        costs.append((cost.issue, cost.latency + (memory_latency if cost.beats else 0)))
-    return list_schedule(trace.operations, costs).order
+    for operation in state.trace.operations:
+        cost = instruction_cycles(operation.opcode, operation.values, state.config)
+        costs.append((cost.issue, cost.latency + (state.memory_latency if cost.beats else 0)))
+    state.order = list_schedule(state.trace.operations, costs).order

@@ -7,8 +7,10 @@ from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 from tercel.sw.compiler.allocate import allocate
 from tercel.sw.compiler.cost import group_cycles
+from tercel.sw.compiler.fold import FoldedSpec, unfold
 from tercel.sw.compiler.group import Group, make_group
-from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, plan_group, requests
+from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, depths, group_words, plan_group, requests
+from tercel.sw.compiler.state import Compilation
 from tercel.sw.compiler.steps import plan_steps
 from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode, Node
 from tercel.sw.layer_spec import LayerSpec
@@ -69,7 +71,7 @@ class _Segmenter:
     def best(self, first: int, end: int) -> _Choice | None:
         """How nodes ``first`` to ``end - 1`` run best as a group; None if they cannot."""
         group = self.group(first, end)
-        if group is None:
+        if group is None or not all(self._weights_fit(layer.spec) for layer in group.layers):
             return None
         names: dict[str, int] = {}
         signature: list[object] = []
@@ -80,6 +82,10 @@ class _Segmenter:
         if key not in self.known:
             self.known[key] = min(self._choices(group), key=lambda choice: choice.cost, default=None)
         return self.known[key]
+
+    def _weights_fit(self, spec: LayerSpec) -> bool:
+        """Whether the linear memories hold what one group of output channels needs."""
+        return all(words <= depths(self.config)[space] for space, words in group_words(spec, self.config).items())
 
     def _choices(self, group: Group) -> Iterator[_Choice]:
         """For each height of the strips the widest spread that fits, with slack and, where that costs spread, without."""
@@ -108,11 +114,19 @@ class _Segmenter:
         return _Choice(group_cycles(group, sizes, buffers, shape, self.config, simulated=simulated), shape)
 
 
-def segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> list[GroupPlan | Node]:
-    """Groups in order. A node by itself stands for one that no group holds: it is cut into bands, through external memory."""
+def segment(state: Compilation) -> None:
+    """Fill in ``groups``. A folded layer that no group holds is unfolded again."""
+    state.groups = _segment(state.graph, state.config, state.wanted)
+    if any(isinstance(plan, LayerNode) and isinstance(plan.spec, FoldedSpec) for plan in state.groups):
+        unfold(state)
+        state.groups = _segment(state.graph, state.config, state.wanted)
+
+
+def _segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> list[GroupPlan | Node]:
     segmenter = _Segmenter(graph, config, wanted)
     count = len(graph.nodes)
-    cheapest: list[tuple[float, int, Shape | None]] = [(0.0, 0, None)] + [(float("inf"), 0, None)] * count
+    cheapest: list[tuple[float, int, Shape | None]] = [(0.0, 0, None)]
+    cheapest += [(float("inf"), 0, None) for _ in range(count)]
     for first, node in enumerate(graph.nodes):
         before = cheapest[first][0]
         macs = node.spec.macs if isinstance(node, LayerNode) else 0

@@ -49,7 +49,8 @@ class Trace:
         """
         engine = engine_of(opcode, values)
         assert engine is not None
-        landed, behind = set(after), set()
+        landed: set[int] = set(after)
+        behind: set[int] = set()
         for other in overwrites:
             (behind if self.operations[other].engine is engine else landed).add(other)
         if engine in (Engine.LOAD, Engine.STORE):
