@@ -22,9 +22,9 @@ ARRAY_FEED_LATENCY = 8
 """From the issue of a step to the array."""
 ARRAY_DRAIN_LATENCY = 13
 """From a tile's last step to its last write, besides what :func:`array_drain_latency` adds and the drain interval."""
-DEPTHWISE_START = 27
+DEPTHWISE_START = 29
 """Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
-DEPTHWISE_WALK_START = 24
+DEPTHWISE_WALK_START = 26
 """The same, besides the walk over the first output row's kernel rows, where that is what takes longest."""
 DEPTHWISE_MAX_START = 3
 """Further cycles in MAX mode."""

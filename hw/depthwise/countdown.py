@@ -32,8 +32,10 @@ class Countdown(Component):
         """Rounds that are left, and what the next number of them says."""
         m = Module()
         left = Signal(self.width)
-        with m.If(self.start | (self.step & self.end)):
-            m.d.sync += [left.eq(self.last), self.first.eq(1), self.soon.eq(self.last == 1), self.end.eq(self.last == 0)]
-        with m.Elif(self.step):
-            m.d.sync += [left.eq(left - 1), self.first.eq(0), self.soon.eq(left == 2), self.end.eq(left == 1)]
+        # The step comes late in a cycle: it enables, and chooses nothing.
+        with m.If(self.start | self.step):
+            with m.If(self.start | self.end):
+                m.d.sync += [left.eq(self.last), self.first.eq(1), self.soon.eq(self.last == 1), self.end.eq(self.last == 0)]
+            with m.Else():
+                m.d.sync += [left.eq(left - 1), self.first.eq(0), self.soon.eq(left == 2), self.end.eq(left == 1)]
         return m

@@ -2,8 +2,8 @@
 
 ::
 
-    cycle  0            1            2               3                  4            5
-    column -> row table -> banks, inside -> addresses -> clash, grant -> bank reads -> data
+    cycle  0            1            2               3                         4        5            6
+    column -> row table -> banks, inside -> addresses, shared banks -> range -> grant -> bank reads -> data
 
 Every column has three words, one a row. Words of a bank that an earlier word of the same operation still needs wait a cycle:
 that is a conflict, and the operations behind wait with it.
@@ -73,11 +73,11 @@ class WindowFetch(wiring.Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Five stages; the fourth holds back the others."""
+        """Six stages; the fifth holds back the others."""
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
         pixels = config.pixels
-        advance = Signal()
+        advance = Signal(init=1)
         m.d.comb += self.column.ready.eq(advance)
 
         # Cycle 0 -> 1.
@@ -124,11 +124,13 @@ class WindowFetch(wiring.Component):
                         want_3[word].eq(valid_2 & want & row_2[row].inside & op_2.taps.rows[row]),
                     ]
 
-        # 3 -> 4: addresses, and which words share a bank.
+        # 3 -> 4: addresses, and which words need the same bank.
         valid_4, op_4 = Signal(), Signal(column_layout(config))
         bank_4, addr_4, want_4 = Signal.like(bank_3), Signal(data.ArrayLayout(ADDR_BITS, WORDS)), Signal(WORDS)
-        clash_4, finish = Signal(len(PAIRS)), Signal()
-        clash_3 = Cat(bank_3[low] == bank_3[high] for low, high in PAIRS)
+        pairs_4 = Signal(len(PAIRS))
+        with m.If(advance):
+            m.d.sync += [valid_4.eq(valid_3), op_4.eq(op_3), bank_4.eq(bank_3), want_4.eq(want_3)]
+            m.d.sync += pairs_4.eq(Cat(want_3[low] & want_3[high] & (bank_3[low] == bank_3[high]) for low, high in PAIRS))
         for word in range(WORDS):
             m.submodules[f"address_{word}"] = address = MuxAdd(ADDR_BITS)
             m.d.comb += [
@@ -140,43 +142,46 @@ class WindowFetch(wiring.Component):
             with m.If(advance):
                 m.d.sync += addr_4[word].eq(address.o)
 
-        # Grant. Whether the operation will then be done is known a cycle before, so that the stages above stop early in the cycle.
-        grant, rest, head = Signal(WORDS), Signal(WORDS), Signal()
-        blocked = [[clash_4[index] & want_4[low] for index, (low, high) in enumerate(PAIRS) if high == word] for word in range(WORDS)]
+        # 4 -> 5: grant. Of the words that wait, those without a partner of lower number. Whether the operation will be done with that is
+        # known a cycle before: advance, which enables all the stages above, is a register.
+        op_5, bank_5, addr_5, want_5 = Signal.like(op_4), Signal.like(bank_4), Signal.like(addr_4), Signal(WORDS)
+        pairs_5, valid_5, over, head = Signal(len(PAIRS)), Signal(), Signal(), Signal()
+        depth_bits = exact_log2(config.window_depth)
+        later = Signal(len(PAIRS))
+        blocked, grant = Signal(WORDS), Signal(WORDS)
         m.d.comb += [
-            grant.eq(Cat(want_4[word] & ~Cat(blocked[word]).any() for word in range(WORDS))),
-            rest.eq(want_4 & ~grant),
-            advance.eq(~valid_4 | finish),
+            blocked.eq(Cat(Cat(pairs_5[pair] for pair, (_, high) in enumerate(PAIRS) if high == word).any() for word in range(WORDS))),
+            grant.eq(want_5 & ~blocked),
+            later.eq(Cat(pairs_5[pair] & blocked[low] for pair, (low, _) in enumerate(PAIRS))),
             self.conflict.eq(~advance),
+            self.range_fault.eq(over),
         ]
         with m.If(advance):
-            m.d.sync += [valid_4.eq(valid_3), op_4.eq(op_3), bank_4.eq(bank_3), want_4.eq(want_3), clash_4.eq(clash_3), head.eq(1)]
-            m.d.sync += finish.eq(~_any_pair(clash_3, want_3))
+            m.d.sync += [valid_5.eq(valid_4), op_5.eq(op_4), bank_5.eq(bank_4), addr_5.eq(addr_4), want_5.eq(want_4), head.eq(1)]
+            m.d.sync += over.eq(Cat(want_4[word] & addr_4[word][depth_bits:].any() for word in range(WORDS)).any())
+            m.d.sync += [pairs_5.eq(pairs_4), advance.eq(~pairs_4.any())]
         with m.Else():
-            m.d.sync += [want_4.eq(rest), head.eq(0), finish.eq(~_any_pair(clash_4, rest))]
-        depth_bits = exact_log2(config.window_depth)
-        over = Cat(addr_4[word][depth_bits:].any() for word in range(WORDS))
-        m.d.comb += self.range_fault.eq(valid_4 & (want_4 & over).any())
-        go = valid_4 & ~self.frozen & ~self.range_fault
+            m.d.sync += [want_5.eq(blocked), head.eq(0), pairs_5.eq(later), advance.eq(~later.any())]
+        go = valid_5 & ~self.frozen & ~over
 
-        # 4 -> 5: the read.
+        # 5 -> 6: the read.
         read_addr = Signal(data.ArrayLayout(depth_bits, WORDS))
         read_bank = Signal(data.ArrayLayout(pixels, WORDS))
         arrival = self.arrival
         for word in range(WORDS):
             here = go & grant[word]
             m.d.sync += [
-                read_bank[word].eq(Cat(here & (bank_4[word] == bank) for bank in range(pixels))),
-                arrival.bank[word].eq(Mux(want_4[word], bank_4[word], pixels)),
-                arrival.come[word].eq(here | (go & head & ~want_4[word] & (op_4.two if word < 3 else 1))),
-                read_addr[word].eq(addr_4[word]),
+                read_bank[word].eq(Cat(here & (bank_5[word] == bank) for bank in range(pixels))),
+                arrival.bank[word].eq(Mux(want_5[word], bank_5[word], pixels)),
+                arrival.come[word].eq(here | (go & head & ~want_5[word] & (op_5.two if word < 3 else 1))),
+                read_addr[word].eq(addr_5[word]),
             ]
         m.d.sync += [
             arrival.head.eq(go & head),
-            arrival.two.eq(op_4.two),
-            arrival.byte.eq(op_4.byte),
-            arrival.taps.eq(op_4.taps),
-            arrival.taps.compute.eq(go & finish & op_4.taps.compute),
+            arrival.two.eq(op_5.two),
+            arrival.byte.eq(op_5.byte),
+            arrival.taps.eq(op_5.taps),
+            arrival.taps.compute.eq(go & advance & op_5.taps.compute),
         ]
         for bank in range(pixels):
             chosen = [read_bank[word][bank] for word in range(WORDS)]
@@ -184,8 +189,3 @@ class WindowFetch(wiring.Component):
             terms = [Mux(chosen[word], read_addr[word], 0) for word in range(WORDS)]
             m.d.comb += self.read.addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])
         return m
-
-
-def _any_pair(clash, words):
-    """Whether any two of ``words`` share a bank."""
-    return Cat(clash[index] & words[low] & words[high] for index, (low, high) in enumerate(PAIRS)).any()

@@ -63,11 +63,8 @@ class Loops(wiring.Component):
             m.d.comb += [loop.last.eq(last), loop.start.eq(self.begin)]
             loops.append(loop)
         groups, rows, xs, blocks, inners = loops
+        # Its last value is known a cycle before.
         phase, phase_end = Signal(2), Signal()
-        with m.If(plan.vector):
-            m.d.comb += phase_end.eq(phase == 2)
-        with m.Else():
-            m.d.comb += phase_end.eq(plan.maximum | (phase != 0))
         unit_end = phase_end & inners.end & blocks.end
         line_end = unit_end & xs.end
         plane_end = line_end & rows.end
@@ -80,8 +77,15 @@ class Loops(wiring.Component):
             m.d.comb += next_two.eq(plan.pairs)
         with m.Elif(phase_end):
             m.d.comb += next_two.eq(plan.pairs_later)
+        next_phase_end = Signal()
+        with m.If(self.begin):
+            m.d.comb += next_phase_end.eq(plan.maximum)
+        with m.Elif(phase_end):
+            m.d.comb += next_phase_end.eq(plan.maximum | (plan.slide & ~line_end))
+        with m.Else():
+            m.d.comb += next_phase_end.eq(~plan.vector | phase[0])
         with m.If(self.begin | (self.column.valid & self.column.ready)):
-            m.d.sync += [two.eq(next_two), delta.eq(Mux(next_two, plan.step_two, plan.step))]
+            m.d.sync += [phase_end.eq(next_phase_end), two.eq(next_two), delta.eq(Mux(next_two, plan.step_two, plan.step))]
         next_column = plan.columns_last[2] | ~xs.end & (double | plan.columns_last[1] | ~xs.soon)
         with m.If(plan.slide):
             with m.If(phase == 0):

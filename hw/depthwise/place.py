@@ -32,7 +32,7 @@ class Placement(wiring.Component):
                 "begin": In(1),
                 "may_finish": In(1),
                 "finished": Out(1),
-                "credit": Out(1),
+                "credit": Out(1, init=1),
                 "claim": In(1),
                 "word": In(8 * config.lanes),
                 "word_valid": In(1),
@@ -46,9 +46,10 @@ class Placement(wiring.Component):
         m = Module()
         config, i = self._config, self.instruction
         m.submodules.queue = queue = Queue(8 * config.lanes, depth=self._depth)
+        # The credit is a register, a cycle old: one word of room is kept back for it.
         free = Signal(range(self._depth + 1), init=self._depth)
-        m.d.sync += free.eq(free + queue.o.ready - self.claim)
-        m.d.comb += [self.credit.eq(free != 0), queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
+        m.d.sync += [free.eq(free + queue.o.ready - self.claim), self.credit.eq(free > 1)]
+        m.d.comb += [queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
 
         vector = i.mode == Mode.MATRIX_VECTOR
         place, row_place, start = Signal(POINTER), Signal(POINTER), Signal(POINTER)
@@ -85,17 +86,16 @@ class Placement(wiring.Component):
             place.addr[exact_log2(config.array_depth) :].any(),
         )
         last = xs.end & rows.end & groups.end
-        offer = running & queue.o.valid & (~xs.end | ready) & (~last | self.may_finish)
-        accept = self.write.valid & self.write.ready
+        # The word on offer.
+        offered, offered_over, offered_last = Signal(), Signal(), Signal()
+        accept = Signal()
         m.d.comb += [
-            self.range_fault.eq(running & queue.o.valid & over),
-            self.write.valid.eq(offer & ~over),
+            self.range_fault.eq(offered & offered_over),
+            self.write.valid.eq(offered & ~offered_over & (~offered_last | self.may_finish)),
             self.write.payload.space.eq(i.out_space),
-            self.write.payload.bank.eq(place.bank),
-            self.write.payload.addr.eq(place.addr),
-            self.write.payload.data.eq(queue.o.payload),
+            self.finished.eq(self.write.valid & self.write.ready & offered_last),
+            accept.eq(running & queue.o.valid & (~xs.end | ready) & (~offered | (self.write.valid & self.write.ready))),
             queue.o.ready.eq(accept),
-            self.finished.eq(accept & last),
             xs.step.eq(accept),
             rows.step.eq(accept & xs.end),
             groups.step.eq(accept & xs.end & rows.end),
@@ -107,7 +107,17 @@ class Placement(wiring.Component):
             line.d.eq(start.addr),
             line.sel.eq(rows.end),
         ]
+        with m.If(self.write.valid & self.write.ready):
+            m.d.sync += offered.eq(0)
         with m.If(accept):
+            m.d.sync += [
+                offered.eq(1),
+                offered_over.eq(over),
+                offered_last.eq(last),
+                self.write.payload.bank.eq(place.bank),
+                self.write.payload.addr.eq(place.addr),
+                self.write.payload.data.eq(queue.o.payload),
+            ]
             with m.If(place.bank == config.pixels - 1):
                 m.d.sync += [place.bank.eq(0), place.addr.eq(place.addr + i.out_pixel)]
             with m.Else():

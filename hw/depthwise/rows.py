@@ -78,8 +78,8 @@ class RowTable(wiring.Component):
         m.d.sync += [
             free.eq(free + self.release - commit),
             filled.eq(filled + commit - self.taken),
+            self.available.eq(commit | filled[1] | (filled[0] & ~self.taken)),
         ]
-        m.d.comb += self.available.eq(filled != 0)
 
         sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
         m.submodules.add = add = PointerAdd(self._config)

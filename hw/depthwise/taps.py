@@ -56,13 +56,14 @@ class Taps(wiring.Component):
         for lane in range(self._config.lanes):
             products = [Signal(signed(19), name=f"product_{lane}_{tap}") for tap in range(9)]
             m.d.sync += [product.eq(self.window[tap][lane] * self.weights[tap][lane]) for tap, product in enumerate(products)]
+            # A product is at most 2**17, both operands at their lowest: three of them need 20 bits, nine 22.
             # Cells of their own for the second additions: yosys would turn sums of three into larger carry-save trees.
-            adders = [MuxAdd(21), MuxAdd(21), MuxAdd(21), MuxAdd(23), MuxAdd(32)]
+            adders = [MuxAdd(20), MuxAdd(20), MuxAdd(20), MuxAdd(22), MuxAdd(32)]
             for number, adder in enumerate(adders):
                 m.submodules[f"add_{lane}_{number}"] = adder
                 m.d.comb += adder.sel.eq((0, 0, self.plan.maximum, 0, control.first)[number])
-            thirds = [Signal(signed(21), name=f"third_{lane}_{row}") for row in range(3)]
-            total = Signal(signed(23), name=f"total_{lane}")
+            thirds = [Signal(signed(20), name=f"third_{lane}_{row}") for row in range(3)]
+            total = Signal(signed(22), name=f"total_{lane}")
             for row in range(3):
                 left, middle, right = products[3 * row : 3 * row + 3]
                 m.d.comb += [adders[row].a.eq(left + middle), adders[row].c.eq(right)]
