@@ -10,6 +10,7 @@ from benchmarks.errors import command
 from benchmarks.results import RowFile
 from rich.progress import Progress
 
+from tercel.sim.execution import execute_program
 from tercel.sw.graph.reference import run_reference
 
 OPTIONS = accuracy.Options(networks=("digits",), variants=("shift8", "shift8+bias"), bits=(8,), images=60, calibration=20, batch=25)
@@ -132,3 +133,22 @@ def test_network_refuses_what_it_does_not_know(capsys):
     assert "network must be one of mobilenet_v1_0.25," in capsys.readouterr().err
     assert command(network.main, ["digits", "--on", "fpga"]) == 2
     assert "on must be among golden, verilator, not 'fpga'" in capsys.readouterr().err
+
+
+def test_cycles_are_held_against_the_estimate(monkeypatch, capsys):
+    """The simulation is replaced by the golden model with a clock of its own: the RTL itself is compared in other tests."""
+    asked = []
+
+    def clocked(program, inputs, *, on, options, expected_cycles, progress):
+        ran = execute_program(program, inputs, on="golden", options=options, progress=progress)
+        asked.append((on, len(next(iter(inputs.values()))), expected_cycles))
+        return replace(ran, on=on, cycles=(2 * expected_cycles,) * 2)
+
+    monkeypatch.setattr(proof, "execute_program", clocked)
+    arguments = ["digits", "--images", "2", "--calibration", "10", "--batch", "1", "--on", "verilator", "--json"]
+    assert command(network.main, arguments) == 0
+    made = json.loads(capsys.readouterr().out)
+    plain, kept = made["programs"]
+    assert asked == [("verilator", 1, plain["estimated_cycles"]), ("verilator", 2, kept["estimated_cycles"])]
+    assert [program["runs"][0]["cycles"] for program in (plain, kept)] == [2 * plain["estimated_cycles"], 2 * kept["estimated_cycles"]]
+    assert plain["runs"][0]["percent"] == -50
