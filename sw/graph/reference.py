@@ -16,8 +16,8 @@ from tercel.sw.graph.verify import verify
 Engine = Literal["torch", "numpy"]
 _WORTH_TORCH = 2_000_000_000
 """Multiply-accumulates for which the import of PyTorch pays."""
-_AT_ONCE = 1 << 23
-"""Elements of the largest tensor that are computed at a time."""
+_AT_ONCE = 1 << 21
+"""Elements of the largest tensor that are computed at a time: a few images, so that tensors stay near the cores."""
 
 
 def run_reference(

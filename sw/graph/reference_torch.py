@@ -26,7 +26,7 @@ from tercel.sw.graph.integer_graph import LayerNode
 from tercel.sw.graph.reference_numpy import Codes, finish
 from tercel.sw.layer_spec import LayerSpec
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 17
 """Elements that are requantized at a time, so that the float64 values stay in the cache."""
 
 
