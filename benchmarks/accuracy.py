@@ -203,7 +203,9 @@ def _print(table: Sequence[Row]) -> None:
 def main(
     *,
     data: Annotated[Path | None, typer.Option(envvar="TERCEL_DATA", help="folder with weights/ and imagenet_sample/")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file; finished rows beside it as .jsonl")] = Path("accuracy.md"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file; finished rows beside it as .jsonl")] = Path(
+        "build/accuracy.md"
+    ),
     networks: Annotated[str, typer.Option(help=f"any of {', '.join(CHECKPOINTS)}")] = ",".join(_DEFAULT_NETWORKS),
     schemes: Annotated[str, typer.Option(help="weight scale schemes, +bias with bias correction")] = ",".join(VARIANTS),
     bits: Annotated[str, typer.Option(help="weight bits")] = "8,6,4",
