@@ -102,8 +102,21 @@ class Fetch(Component):
             with m.If((fault == Fault.NONE) & self.memory.err):
                 m.d.sync += fault.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
 
+        # The wide register waits for no logic: it follows until there is an item in it. Its halves look at two copies of that
+        # bit, one of them inverted so that synthesis does not merge them.
+        free = Signal(init=1)
+        half = INSTRUCTION_BITS // 2
         with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+            m.d.sync += [self.o.valid.eq(0), free.eq(1)]
+        with m.If(free):
+            m.d.sync += fetched.instruction[half:].eq(assembly[half:])
+        with m.If(~self.o.valid):
+            m.d.sync += [
+                fetched.instruction[:half].eq(assembly[:half]),
+                fetched.nonzero.eq(nonzero),
+                fetched.index.eq(index),
+                fetched.fault.eq(fault),
+            ]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -121,16 +134,8 @@ class Fetch(Component):
                 m.d.comb += self.memory.request.valid.eq(requested != beats)
                 with m.If(received == beats):
                     m.next = "GIVE"
-            # The wide register waits for no logic behind it.
             with m.State("GIVE"), m.If(~self.o.valid):
-                m.d.sync += [
-                    self.o.valid.eq(1),
-                    fetched.instruction.eq(assembly),
-                    fetched.nonzero.eq(nonzero),
-                    fetched.index.eq(index),
-                    fetched.fault.eq(fault),
-                    index.eq(index + 1),
-                ]
+                m.d.sync += [self.o.valid.eq(1), free.eq(0), index.eq(index + 1)]
                 m.next = "BEGIN"
                 with m.If((fault != Fault.NONE) | (assembly[:4] == Opcode.HALT)):
                     m.next = "END"

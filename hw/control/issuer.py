@@ -1,6 +1,6 @@
 """One engine's queue, and what stands between its head and the engine: tokens, fence, and the order in which instructions end."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -91,13 +91,13 @@ class Issuer(Component):
         # Only an accepted instruction adds to those that wait, and none is accepted in the cycle after one.
         m.d.sync += room.eq(table(Cat(*slot_valid, *started_valid), _has_room))
         m.d.comb += self.i.ready.eq(room & ~slot_valid[-1])
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [
-                slots[-1].instruction.eq(self.i.p.instruction),
-                slots[-1].index.eq(self.i.p.index),
-                slot_valid[-1].eq(1),
-            ]
-        _move_up(m, slots, slot_valid)
+        start = Signal()
+        leaves = [start, *(~valid for valid in slot_valid[:-1])]
+        enters = [*slot_valid[1:], self.i.valid & self.i.ready]
+        arriving = Signal(slot_layout)
+        m.d.comb += [arriving.instruction.eq(self.i.p.instruction), arriving.index.eq(self.i.p.index)]
+        for number, source in enumerate([*slots[1:], arriving]):
+            _slot(m, slots[number], slot_valid[number], source=source, enters=enters[number], leaves=leaves[number])
 
         # Start. A slot is refilled a cycle after it was emptied, so the next head sees what this one took and reserves.
         header = data.View(HEADER_LAYOUT, head.instruction[: HEADER_LAYOUT.size])
@@ -106,7 +106,6 @@ class Issuer(Component):
         fence_ready = Signal()
         unreserved = Signal(len(Engine))
         post = Signal(len(Engine))
-        start = Signal()
         synchronizing = Signal()
         m.d.comb += [
             tokens_ready.eq(((header.wait & ~tokens.available) == 0) & (unreserved == 0)),
@@ -122,7 +121,6 @@ class Issuer(Component):
         _move_up(m, started, started_valid)
         with m.If(start):
             m.d.sync += [
-                head_valid.eq(0),
                 started[-1].index.eq(head.index),
                 started[-1].wait.eq(header.wait),
                 newest_valid.eq(1),
@@ -179,6 +177,22 @@ def _has_room(valid: int) -> bool:
 
 def _any(flags: list[Signal]):
     return Cat(*flags).any()
+
+
+def _slot(m: Module, slot: data.View, valid: Signal, *, source: data.View, enters: Value, leaves: Value) -> None:
+    """A register that follows ``source`` until an entry is in it: no logic stands before the enable of so many bits.
+
+    Half of them look at a second copy of ``valid``, inverted so that synthesis does not merge the two.
+    """
+    free = Signal(name=f"{valid.name}_free", init=1)
+    now = Mux(valid, ~leaves, enters)
+    m.d.sync += [valid.eq(now), free.eq(~now)]
+    bits, source_bits = slot.as_value(), source.as_value()
+    half = len(bits) // 2
+    with m.If(~valid):
+        m.d.sync += bits[:half].eq(source_bits[:half])
+    with m.If(free):
+        m.d.sync += bits[half:].eq(source_bits[half:])
 
 
 def _move_up(m: Module, entries: list, valid: list[Signal]) -> None:
