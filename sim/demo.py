@@ -11,7 +11,6 @@ from tercel.hw.config import Config
 from tercel.sim.api import compile_network
 from tercel.sim.execution import Execution, Progress, execute_program, execute_reference
 from tercel.sim.network import CompiledNetwork
-from tercel.sim.report import write_report
 from tercel.sim.tensors import input_codes, output_values
 from tercel.sw.layer_spec import Integers
 
@@ -166,7 +165,7 @@ def _finish(
     program = folder / f"digits-{width.name}.tnpu"
     network.save(program)
     measured = None if simulated is None else network.result(simulated)
-    page, _ = write_report(network, program.with_suffix(".html"), title=f"digits, {width.name} weights", measured=measured)
+    page, _ = network.report(program.with_suffix(".html"), title=f"digits, {width.name} weights", measured=measured)
     return WidthResult(
         name=width.name,
         accuracy=_accuracy(output_values(network.graph, {name: codes})[name], labels),

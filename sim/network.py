@@ -159,6 +159,15 @@ class CompiledNetwork:
         program = compile_graph(graph, self.config, keep=keep, memory_latency=self.options.memory_latency)
         return CompiledNetwork(program, options=self.options), {name: tensors[name] for name in graph.inputs}
 
+    def report(
+        self, path: Path | str, *, title: str = "network", clock_mhz: float | None = None, measured: NetworkResult | None = None
+    ) -> tuple[Path, Path]:
+        """Write a page about the network and its timeline; parameters and result as for :func:`~tercel.sim.report.write_report`."""
+        from tercel.sim.report import write_report
+
+        operators = () if self.imported is None else self.imported.operators
+        return write_report(self, path, title=title, clock_mhz=clock_mhz, measured=measured, operators=operators)
+
     def compare(
         self,
         x: Any,

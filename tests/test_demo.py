@@ -1,6 +1,7 @@
 """From a trained network to codes on the machine, by the commands and by the demo."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,7 @@ def test_demo(tmp_path):
     assert eight.golden_equal == eight.golden_images > 0 and eight.rtl_images == 0
     assert ternary.cycles < eight.cycles
     for width in result.widths:
+        assert ">features.1.add</td>" in Path(width.report).read_text()
         assert tercel.load(width.program).config.name == "small"
     assert json.loads(json.dumps(result.as_json()))["equal"] is True
 

@@ -13,7 +13,7 @@ from tercel.sim import plots
 from tercel.sim.api import compile_network
 from tercel.sim.network import NetworkResult
 from tercel.sim.profile import profile
-from tercel.sim.report import measured_lane_cycles, render_report, write_report
+from tercel.sim.report import measured_lane_cycles, render_report
 from tercel.sw.random_program import random_program
 
 
@@ -76,7 +76,7 @@ def test_bound_says_what_takes_longest(network):
 
 
 def test_page_holds_everything_and_nothing_from_elsewhere(network, tmp_path):
-    page, trace = write_report(network, tmp_path / "block.html", title="block <1>", clock_mhz=50)
+    page, trace = network.report(tmp_path / "block.html", title="block <1>", clock_mhz=50)
     text = page.read_text()
     checker = _Checker()
     checker.feed(text)
