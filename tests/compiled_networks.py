@@ -26,8 +26,17 @@ class NetworkBuilder:
         self.tensors[name] = Activation(name=name, shape=shape, signed=signed, zero_point=zero_point, scale=0.02)
         return name
 
-    def layer(self, kind: Kind, source: str, *, name: str | None = None, residual: str | None = None, signed: bool = False,
-              zero_point: int | None = None, **geometry) -> str:
+    def layer(
+        self,
+        kind: Kind,
+        source: str,
+        *,
+        name: str | None = None,
+        residual: str | None = None,
+        signed: bool = False,
+        zero_point: int | None = None,
+        **geometry,
+    ) -> str:
         """Add a layer; returns its output tensor."""
         random, config = self.random, self.config
         name = name or f"layer{len(self.nodes)}"
@@ -41,7 +50,13 @@ class NetworkBuilder:
             in_signed=taken.signed,
             z_in=taken.zero_point,
             out_signed=taken.signed if same else signed,
-            z_out=taken.zero_point if same else zero_point if zero_point is not None else int(random.integers(-20, 20)) if signed else int(random.integers(0, 30)),
+            z_out=taken.zero_point
+            if same
+            else zero_point
+            if zero_point is not None
+            else int(random.integers(-20, 20))
+            if signed
+            else int(random.integers(0, 30)),
             residual=residual is not None,
             **geometry,
         )
@@ -64,14 +79,28 @@ class NetworkBuilder:
         shift = int(np.clip(np.floor(np.log2(top / scale)), 1, 48))
         multiplier = 1 if same else int(np.clip(round(scale * 2**shift), 1, top - 1))
         shift = 1 if same else shift
-        sums = weights.reshape(-1, channels).sum(axis=0) if kind == "depthwise" else weights.reshape(channels, -1).sum(axis=1) if not pool else 0
-        bias = np.zeros(channels, dtype=np.int64) if same else np.broadcast_to(-spec.z_in * (taps if pool else spec.gain * sums + spec.weight_offset * fan_in), channels)
+        sums = (
+            weights.reshape(-1, channels).sum(axis=0)
+            if kind == "depthwise"
+            else weights.reshape(channels, -1).sum(axis=1)
+            if not pool
+            else 0
+        )
+        bias = (
+            np.zeros(channels, dtype=np.int64)
+            if same
+            else np.broadcast_to(-spec.z_in * (taps if pool else spec.gain * sums + spec.weight_offset * fan_in), channels)
+        )
         channel_shift = np.zeros(channels, dtype=np.int64) if pool else random.integers(0, 3, channels)
         if spec.residual:
             added = self.tensors[residual]
             res_shift = max(0, shift - 16)
             spec = replace(
-                spec, res_shift=res_shift, res_multiplier=int(min(65535, 0.8 * 2 ** (shift - res_shift))), z_res=added.zero_point, res_signed=added.signed
+                spec,
+                res_shift=res_shift,
+                res_multiplier=int(min(65535, 0.8 * 2 ** (shift - res_shift))),
+                z_res=added.zero_point,
+                res_signed=added.signed,
             )
         table = EMPTY
         if spec.thresholds:
@@ -88,7 +117,9 @@ class NetworkBuilder:
                 weights=weights,
                 bias=np.asarray(bias, dtype=np.int64) + (0 if pool else random.integers(-500, 501, channels)),
                 shift=channel_shift,
-                multipliers=np.clip(np.rint(multiplier * random.uniform(0.6, 1.4, channels)), 1, top - 1).astype(np.int64) if per_channel else EMPTY,
+                multipliers=np.clip(np.rint(multiplier * random.uniform(0.6, 1.4, channels)), 1, top - 1).astype(np.int64)
+                if per_channel
+                else EMPTY,
                 thresholds=table,
             )
         )
@@ -146,7 +177,9 @@ def inverted_residual(net: NetworkBuilder, source: str, *, out: int, stride: int
     return net.layer("conv", x, out=out, residual=residual, signed=True, name=f"{name}.project")
 
 
-def mobilenet_v2(config: Config, *, size: int = 224, bits: int = 8, classes: int = 1000, width: float = 1.0, seed: int = 0) -> tuple[IntegerGraph, NetworkBuilder]:
+def mobilenet_v2(
+    config: Config, *, size: int = 224, bits: int = 8, classes: int = 1000, width: float = 1.0, seed: int = 0
+) -> tuple[IntegerGraph, NetworkBuilder]:
     """The network's shapes with random numbers."""
     net = NetworkBuilder(config, input=(size, size, 3), seed=seed, bits=bits)
 
@@ -156,10 +189,18 @@ def mobilenet_v2(config: Config, *, size: int = 224, bits: int = 8, classes: int
     x = net.layer("conv", net.input, out=channels(32), kernel=(3, 3), padding=(1, 1, 1, 1), stride=2, name="features.0")
     number = 1
     for expand, count, repeats, stride in (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
     ):
         for repeat in range(repeats):
-            x = inverted_residual(net, x, out=channels(count), stride=stride if repeat == 0 else 1, expand=expand, name=f"features.{number}")
+            x = inverted_residual(
+                net, x, out=channels(count), stride=stride if repeat == 0 else 1, expand=expand, name=f"features.{number}"
+            )
             number += 1
     x = net.layer("conv", x, out=max(1280, channels(1280)), name=f"features.{number}")
     x = net.layer("average_pool", x, kernel=net.tensors[x].shape[:2], name="pool")
