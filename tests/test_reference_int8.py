@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from tflite_graph import PER_CHANNEL, TfliteNetwork
 
+from tercel.sim.execution import execute_program
+from tercel.sw.compiler import compile_graph
 from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.reference import run_reference
 from tercel.sw.graph.select import select_layers
@@ -78,6 +80,17 @@ def test_whole_network(network: TfliteNetwork) -> None:
     )
     assert difference.max() <= limits.output
     assert answers <= limits.answers
+
+
+def test_golden_model_computes_the_same(network: TfliteNetwork) -> None:
+    """Compiled with every layer's output stored: all codes of an image equal the reference's."""
+    codes = {network.graph.inputs[0]: network.inputs()[:1].astype(np.int64)}
+    program = compile_graph(network.graph, PER_CHANNEL, keep=["*"])
+    expected = run_reference(network.graph, codes, keep=True)
+    tensors = execute_program(program, codes, on="golden").tensors
+    assert set(tensors) == {layer.output for layer in network.graph.layers()}
+    for name, values in tensors.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 def test_dead_channels_do_not_overflow(network: TfliteNetwork) -> None:
