@@ -124,7 +124,7 @@ def _print(network: str, proof: Proof) -> None:
                 "" if run.percent is None else f"{run.percent:+.2f} %",
             )
     console = Console()
-    console.width = max(console.width, 120)
+    console.width = max(console.width, 140)
     console.print(table)
     typer.echo(f"{network} on {proof.config}: {proof.layers} layers, {proof.macs} MACs")
     for program in proof.programs:
