@@ -55,6 +55,16 @@ def group_cycles(group: Group, sizes: Steps, buffers: dict[Key, RowBuffer], shap
     return max(end, traffic + sum(beats)) + boundary
 
 
+def least_cycles(group: Group, config: Config) -> float:
+    """Cycles of the engine that has most to do, if it never waits."""
+    work = [0, 0]
+    for layer in group.layers:
+        spec, space = layer.spec, group.input_keys[layer.output][1]
+        sections, groups = output_groups(spec, config)
+        work[space] += _layer_cycles(spec, config, spec.output[0], sections * groups, 2)[0]
+    return max(work)
+
+
 def _beats(group: Group, name: str, config: Config) -> int:
     height, width, channels = group.tensors[name].shape
     return height * width * ceil_div(channels, config.lanes) * config.lanes // config.memory_width

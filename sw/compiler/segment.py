@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 from tercel.sw.compiler.allocate import allocate
-from tercel.sw.compiler.cost import group_cycles
+from tercel.sw.compiler.cost import group_cycles, least_cycles
 from tercel.sw.compiler.fold import FoldedSpec, unfold
 from tercel.sw.compiler.group import Group, make_group
 from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, depths, group_words, plan_group, requests
 from tercel.sw.compiler.state import Compilation
-from tercel.sw.compiler.steps import plan_steps
+from tercel.sw.compiler.steps import Steps, plan_steps
 from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode, Node
 from tercel.sw.layer_spec import LayerSpec
 from tercel.sw.tensor_layout import ceil_div
@@ -33,6 +33,8 @@ _PACES = (
     ((0, 0), 1, False),
 )
 """Slack, split and chunks of channels that are tried, those that take most room first."""
+GOOD_ENOUGH = 1.005
+"""A choice that costs at most so much more than the engines' work alone ends the search."""
 ALONE = 100.0
 """How much worse than its multiply-accumulates a layer counts that has to be cut by itself."""
 
@@ -80,8 +82,19 @@ class _Segmenter:
             signature += [self.canonical[layer.name], *links, layer.output in group.stored]
         key = tuple(signature)
         if key not in self.known:
-            self.known[key] = min(self._choices(group), key=lambda choice: choice.cost, default=None)
+            self.known[key] = self._best_choice(group)
         return self.known[key]
+
+    def _best_choice(self, group: Group) -> _Choice | None:
+        """The cheapest, or the first that is about as cheap as any can be."""
+        best = None
+        floor = least_cycles(group, self.config)
+        for choice in self._choices(group):
+            if best is None or choice.cost < best.cost:
+                best = choice
+                if best.cost < GOOD_ENOUGH * floor:
+                    break
+        return best
 
     def _weights_fit(self, spec: LayerSpec) -> bool:
         """Whether the linear memories hold what one group of output channels needs."""
@@ -93,18 +106,20 @@ class _Segmenter:
         whole_only = len(group.layers) > MOST_STRIP_LAYERS
         for rows in [height] if whole_only else [*(h for h in HEIGHTS if h < height), height]:
             strips = ceil_div(height, rows)
+            simulated = min(strips, SIMULATED)
+            limit = None if simulated == strips else simulated
+            steps = {split: plan_steps(group, strips=strips, split=split, limit=limit) for split in (1, 2)}
             for slack, split, channels in _PACES if strips > 1 else _PACES[-1:]:
                 spreads = (self.config.pixels, 1, 0)
                 shapes = (Shape(strips, slack, split, channels, spread) for spread in spreads)
-                choice = next((found for shape in shapes if (found := self._evaluate(group, shape)) is not None), None)
+                found = (self._evaluate(group, shape, steps[split], simulated=simulated) for shape in shapes)
+                choice = next((choice for choice in found if choice is not None), None)
                 if choice is not None:
                     yield choice
                     if choice.shape == Shape(strips, *_PACES[0], spreads[0]):
                         break
 
-    def _evaluate(self, group: Group, shape: Shape) -> _Choice | None:
-        simulated = min(shape.strips, SIMULATED)
-        sizes = plan_steps(group, strips=shape.strips, split=shape.split, limit=None if simulated == shape.strips else simulated)
+    def _evaluate(self, group: Group, shape: Shape, sizes: Steps, *, simulated: int) -> _Choice | None:
         buffers = buffers_of(group, sizes, shape, self.config)
         wanted = requests(sizes, group, buffers)
         for space, words in enumerate((self.config.array_depth, self.config.window_depth)):
