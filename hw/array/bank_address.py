@@ -10,6 +10,7 @@ from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
 
 LATENCY = 4
@@ -124,7 +125,6 @@ class BankAddress(Component):
         rounds_max = (pixels - 1) * (MAX_STRIDE + 1) // pixels
         rounds_shape = range(rounds_max + 1)
         mask_2 = Signal(pixels)
-        rounds_2 = [Signal(rounds_shape, name=f"rounds_{distance}") for distance in range(pixels)]
         with m.Switch(stride_2):
             for stride in range(1, MAX_STRIDE + 1):
                 with m.Case(stride - 1), m.Switch(sub_cycle_2):
@@ -135,24 +135,18 @@ class BankAddress(Component):
                                 if pixel is None:
                                     continue
                                 column = Const(pixel * stride, reach_bits)
-                                m.d.comb += [
-                                    mask_2[distance].eq((low_2 <= column) & (column < high_2)),
-                                    rounds_2[distance].eq(pixel * stride // pixels),
-                                ]
+                                m.d.comb += mask_2[distance].eq((low_2 <= column) & (column < high_2))
         mask_3, bank_3 = Signal(pixels), Signal.like(self.bank)
         rounds_3 = [Signal(rounds_shape, name=f"bank_rounds_{bank}") for bank in range(pixels)]
         m.d.sync += [mask_3.eq(Mux(access_2, mask_2, 0)), bank_3.eq(bank_2)]
-        with m.Switch(bank_2):
-            for first in range(pixels):
-                with m.Case(first):
-                    for bank in range(pixels):
-                        m.d.sync += rounds_3[bank].eq(rounds_2[(bank - first) % pixels] + (bank < first))
+        for bank in range(pixels):
+            m.d.sync += rounds_3[bank].eq(self._rounds(bank=bank, first=bank_2, stride=stride_2, sub_cycle=sub_cycle_2))
 
         triple = Signal(ADDR_BITS)
         m.d.sync += triple.eq(fields.in_pixel + (fields.in_pixel << 1))
         multiples = [
             Const(0, ADDR_BITS),
-            Mux(residual_2, fields.res_pixel, fields.in_pixel),
+            None,
             fields.in_pixel << 1,
             triple,
             fields.in_pixel << 2,
@@ -161,18 +155,28 @@ class BankAddress(Component):
         for rounds, words in enumerate(multiples[: rounds_max + 1]):
             total = Signal(ADDR_BITS, name=f"total_{rounds}")
             candidate = Signal(depth_bits + 1, name=f"candidate_{rounds}")
-            m.d.comb += total.eq(addr_2 + words)
+            if words is None:
+                m.submodules.one_round = one_round = MuxAdd(ADDR_BITS)
+                m.d.comb += [
+                    one_round.a.eq(addr_2),
+                    one_round.c.eq(fields.in_pixel),
+                    one_round.d.eq(fields.res_pixel),
+                    one_round.sel.eq(residual_2),
+                    total.eq(one_round.o),
+                ]
+            else:
+                m.d.comb += total.eq(addr_2 + words)
             # The top bit: at or past the depth.
             m.d.sync += candidate.eq(total[:depth_bits] | (total[depth_bits:].any() << depth_bits))
             candidates.append(candidate)
 
         # Stage 4.
         over = Signal(pixels)
-        with m.Switch(bank_3):
-            for first in range(pixels):
-                with m.Case(first):
-                    for bank in range(pixels):
-                        m.d.sync += self.inside[bank].eq(mask_3[(bank - first) % pixels])
+        for bank in range(pixels):
+            m.submodules[f"inside_{bank}"] = choice = WideMux(width=1, count=max(2, pixels))
+            m.d.comb += choice.sel.eq(bank_3)
+            m.d.comb += [choice.inputs[first].eq(mask_3[(bank - first) % pixels]) for first in range(pixels)]
+            m.d.sync += self.inside[bank].eq(choice.o)
         for bank in range(pixels):
             # Four to one in two LUTs a bit, the fifth in one more.
             m.submodules[f"rounds_{bank}"] = choice = WideMux(width=depth_bits + 1, count=4)
@@ -183,6 +187,21 @@ class BankAddress(Component):
             m.d.sync += Cat(self.bank_addr[bank], over[bank]).eq(word)
         m.d.comb += [self.en.eq(self.inside & ~over), self.fault.eq((self.inside & over).any())]
         return m
+
+    def _rounds(self, *, bank: int, first, stride, sub_cycle):
+        """How many times the pixel read from ``bank`` went round the banks when pixel 0 lies in ``first``: a table of few LUTs a bit."""
+        pixels = self.config.pixels
+        codes: list[list[int]] = [[], [], []]
+        select = Cat(first, stride, sub_cycle)
+        for number in range(1, MAX_STRIDE + 1):
+            for cycle in range(sub_cycles(self.config, stride=number)):
+                for begin in range(pixels):
+                    pixel = pixel_at(self.config, stride=number, sub_cycle=cycle, distance=(bank - begin) % pixels)
+                    rounds = 0 if pixel is None else pixel * number // pixels + (bank < begin)
+                    for bit, table in enumerate(codes):
+                        if rounds >> bit & 1:
+                            table.append(begin | (number - 1) << len(first) | cycle << len(first) + len(stride))
+        return Cat(select.matches(*table) for table in codes)
 
     def _saturated(self, value, bits: int):
         """``value`` limited to 0..2**bits - 1."""
