@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from tercel.sim import layer_cli
 from tercel.sim.compile_cli import compile_command, explain_command
 from tercel.sim.demo_cli import demo_command
 from tercel.sim.doctor import examine, exit_code, findings_json, findings_table
+from tercel.sim.parse import UsageError
 from tercel.sim.quantize_cli import quantize_command, schemes_command
 from tercel.sim.report_cli import report_command
 from tercel.sim.run_cli import compare_command, run_command
@@ -59,9 +61,21 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command()
-def disasm(program: Annotated[Path, typer.Argument(help="a .tnpu file")]) -> None:
+def disasm(
+    program: Annotated[Path, typer.Argument(help="a .tnpu file")],
+    *,
+    layers: Annotated[str | None, typer.Option(help="only those of layers whose names match, for example 'features.3*'")] = None,
+) -> None:
     """Print a program's instructions as assembly text. Example: tercel disasm layer.tnpu."""
-    typer.echo(disassemble(Program.load(program).words), nl=False)
+    loaded = Program.load(program)
+    lines = disassemble(loaded.words).splitlines(keepends=True)
+    if layers is not None:
+        marks = [mark for mark in loaded.marks if fnmatchcase(mark.name, layers)]
+        if not marks:
+            names = ", ".join(mark.name for mark in loaded.marks[:4])
+            raise UsageError(f"layers must match a layer of the program, not {layers!r} (the first are {names})")
+        lines = [lines[index] for index in sorted(index for mark in marks for index in mark.indices())]
+    typer.echo("".join(lines), nl=False)
 
 
 @app.command()

@@ -86,6 +86,16 @@ def test_compare(folder, capsys, monkeypatch):
     assert "reference and golden differ first in layer block.expand, tile 0, pixel 0 (row 0, column 0), channel 1, image 0: " in text
 
 
+def test_disassembly_of_some_layers(folder, capsys):
+    assert main(["disasm", str(folder / "block.tnpu")]) == 0
+    everything = capsys.readouterr().out.splitlines()
+    assert main(["disasm", str(folder / "block.tnpu"), "--layers", "block.depthwise"]) == 0
+    some = capsys.readouterr().out.splitlines()
+    assert set(some) < set(everything) and sum(line.startswith("DEPTHWISE") for line in some) >= 1
+    assert main(["disasm", str(folder / "block.tnpu"), "--layers", "x"]) == 2
+    assert "layers must match a layer of the program, not 'x' (the first are block.expand, " in capsys.readouterr().err
+
+
 def test_report(folder, tmp_path, capsys):
     page = tmp_path / "block.html"
     assert main(["report", str(folder / "block.tnpu"), "-o", str(page)]) == 0
