@@ -375,12 +375,12 @@ def test_concat() -> None:
     )
     graph = agree(net, 6, 5, 5).graph
     join = graph.nodes[-1]
-    assert (join.name, join.inputs) == ("cat", ("second.conv2d", "first.conv2d", "output.quantize_per_tensor"))
+    assert (join.name, join.inputs) == ("cat", ("second.conv2d", "first.conv2d", "x.requantize"))
 
 
 def test_requantize() -> None:
     layer = only(agree(sandwich(nn.Identity(), scale=0.05), 12, 5, 5).graph)
-    assert (layer.name, layer.spec.kind, layer.spec.weight_bits, layer.spec.groups) == ("2.quantize_per_tensor", "conv", 2, 1)
+    assert (layer.name, layer.spec.kind, layer.spec.weight_bits, layer.spec.groups) == ("input.requantize", "conv", 2, 1)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -405,7 +405,7 @@ def test_relu_of_a_stored_tensor(alone: bool) -> None:
     found = list(imported.graph.layers())
     assert [layer.spec.low for layer in found] == ([-9] if alone else [-128, -9, -128])
     relu = next(report for report in imported.operators if "relu" in report.operator)
-    assert relu.reason == ("in layer conv.conv2d" if alone else "in layer again.quantize_per_tensor")
+    assert relu.reason == ("in layer conv.conv2d" if alone else "in layer conv.conv2d.requantize")
 
 
 def test_snapped_scales() -> None:

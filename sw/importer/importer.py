@@ -301,7 +301,8 @@ class _Walk:
             return OperatorReport(verdict="fused", reason=f"in layer {self.moved.get(layer, layer)}", **common)
         if isinstance(value, Constant):
             return OperatorReport(verdict="fused", reason="a constant", **common)
-        return OperatorReport(verdict="fused", reason=f"codes of {value.tensor}" if isinstance(value, Stored) else "no work", **common)
+        reason = f"codes of {self.moved.get(value.tensor, value.tensor)}" if isinstance(value, Stored) else "no work"
+        return OperatorReport(verdict="fused", reason=reason, **common)
 
     def imported(self) -> Imported:
         """The result, once nothing is rejected."""

@@ -331,5 +331,5 @@ def unpadded(builder: GraphBuilder, operation: Operation, source: Stored) -> Sto
     """The tensor with its padding stored, by a layer if there is any."""
     if source.padding == NO_PADDING:
         return source
-    copied = copy_layer(builder, operation, source, builder.quantizers[source.tensor].full)
+    copied = copy_layer(builder, operation, source, builder.quantizers[source.tensor].full, name=f"{source.tensor}.padded")
     return replace(copied, shape=source.shape)

@@ -138,7 +138,7 @@ class Realizer:
         unchanged = own.numbers == quantizer.numbers and quantizer.low <= own.low and own.high <= quantizer.high
         if unchanged:
             return source
-        copied = copy_layer(self.builder, asked, source, quantizer)
+        copied = copy_layer(self.builder, asked, source, quantizer, name=f"{source.tensor}.requantize")
         self.placed[asked.node.name] = copied.tensor
         if own.numbers == quantizer.numbers and source.padding == NO_PADDING:
             self.clamps.add(copied.tensor)
