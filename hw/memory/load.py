@@ -96,11 +96,11 @@ class LoadEngine(Component):
         bad = Signal()
         m.d.comb += [
             bad.eq(item.fault != Fault.NONE),
-            open_.eq(~stopped & ~reserved[ROOM.bit_length() - 1] & requests.i.ready),
-            request.eq(walk.o.valid & ~bad & open_),
-            requests.i.valid.eq(walk.o.valid & ~bad & ~stopped & ~reserved[ROOM.bit_length() - 1]),
+            open_.eq(~stopped & ~reserved[ROOM.bit_length() - 1]),
+            requests.i.valid.eq(walk.o.valid & ~bad & open_),
+            request.eq(requests.i.valid & requests.i.ready),
             requests.i.payload.eq(item.adr),
-            walk.o.ready.eq(open_),
+            walk.o.ready.eq(open_ & requests.i.ready),
             targets.i.p.end.eq(item.end),
             targets.i.p.space.eq(item.space),
             targets.i.p.bank.eq(item.bank),
