@@ -22,11 +22,11 @@ ARRAY_FEED_LATENCY = 8
 """From the issue of a step to the array."""
 ARRAY_DRAIN_LATENCY = 13
 """From a tile's last step to its last write, besides what :func:`array_drain_latency` adds and the drain interval."""
-DEPTHWISE_START = 29
+DEPTHWISE_START = 30
 """Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
-DEPTHWISE_WALK_START = 26
+DEPTHWISE_WALK_START = 27
 """The same, besides the walk over the first output row's kernel rows, where that is what takes longest."""
-DEPTHWISE_MAX_START = 3
+DEPTHWISE_MAX_START = 2
 """Further cycles in MAX mode."""
 DEPTHWISE_KERNEL_ROW_CYCLES = 2
 """Cycles that the walk over the rows takes for a kernel row; it runs an output row ahead."""

@@ -66,7 +66,7 @@ class Intake(wiring.Component):
         with m.If(self.finished):
             m.d.sync += [computing.eq(0), self.done.valid.eq(1), self.done.payload.index.eq(current_index)]
             m.d.sync += self.done.payload.post.eq(self.current.post)
-        with m.If(waiting & (~computing | self.finished)):
+        with m.If(waiting & ~computing):
             m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1), self.current.eq(self.ahead), current_index.eq(ahead_index)]
         with m.If(self.range_fault):
             m.d.sync += self.fault.eq(1)

@@ -121,7 +121,7 @@ class Loops(wiring.Component):
         runnable = self.running & self.available
         step = self.column.valid & self.column.ready
         m.d.comb += [
-            self.column.valid.eq(runnable & (self.credit | ~o.taps.last)),
+            self.column.valid.eq(runnable & self.credit),
             self.full.eq(runnable & ~self.column.valid),
             self.claim.eq(step & o.taps.last),
             self.taken.eq(step & line_end),

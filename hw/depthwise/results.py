@@ -17,7 +17,7 @@ from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of
 class Results(wiring.Component):
     """``word`` follows ``sums`` by the requantizers' latency.
 
-    ``taps`` names the parameter word ``Taps.LATENCY`` cycles before the sums; it is read a cycle later. Maximum mode uses none.
+    ``taps`` names the parameter word ``Taps.LATENCY`` cycles before the sums; it is read as late as it can be. Maximum mode uses none.
     """
 
     def __init__(self, config: Config) -> None:
@@ -39,9 +39,8 @@ class Results(wiring.Component):
         """Parameter read and requantizers."""
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
-        # Request 1, memory 1, this register 1, shift register 1: Taps.LATENCY.
-        assert Taps.LATENCY == 4
-        taps = delayed(m, self.taps, 1, name="taps", reset_less=False)
+        # Memory 1, this register 1, shift register 1.
+        taps = delayed(m, self.taps, Taps.LATENCY - 3, name="taps", reset_less=False)
         m.d.comb += [self.parameter.en.eq(taps.compute & taps.last), self.parameter.addr.eq(taps.parameter)]
         parameters = Signal(parameter_word(config, config.lanes))
         with m.If(plan.maximum):

@@ -9,7 +9,7 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.column import ROW_LAYOUT
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
-from tercel.hw.depthwise.pointer import PointerAdd, wrap_address
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
 from tercel.hw.isa import ADDR_BITS, Mode
 
 _SLOTS = 2
@@ -81,15 +81,12 @@ class RowTable(wiring.Component):
             self.available.eq(commit | filled[1] | (filled[0] & ~self.taken)),
         ]
 
+        # The operands of the next sum: this kernel row's pointer and its delta, or the output row's for the last one.
+        base, delta = Signal(POINTER), Signal(POINTER)
         sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
         m.submodules.add = add = PointerAdd(self._config)
-        m.d.comb += [
-            add.a.bank.eq(Mux(kernel.end, row_bank, bank)),
-            add.a.addr.eq(Mux(kernel.end, row_addr, addr)),
-            add.b.bank.eq(Mux(kernel.end, i.in_row_bank, i.in_ky_bank)),
-            add.b.addr.eq(Mux(kernel.end, i.in_row_addr, i.in_ky_addr)),
-            add.pixel.eq(i.in_pixel),
-        ]
+        m.d.comb += [add.a.eq(base), add.b.eq(delta), add.pixel.eq(i.in_pixel)]
+        soon = Mux(kernel.end, kernel.last == 0, kernel.soon)
         next_line = Mux(kernel.end, row_line + i.stride + 1, line + i.dilation_y)
         wrapped = wrap_address(sum_addr, limit=i.in_limit, span=i.in_span)
 
@@ -99,13 +96,18 @@ class RowTable(wiring.Component):
                 row_bank.eq(i.in_bank),
                 addr.eq(i.in_addr),
                 row_addr.eq(i.in_addr),
+                base.bank.eq(i.in_bank),
+                base.addr.eq(i.in_addr),
                 line.eq(i.y_start),
                 row_line.eq(i.y_start),
             ]
 
+        def choose(end) -> list:
+            return [delta.bank.eq(Mux(end, i.in_row_bank, i.in_ky_bank)), delta.addr.eq(Mux(end, i.in_row_addr, i.in_ky_addr))]
+
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += restart()
+                m.d.sync += [*restart(), *choose(kernel.last == 0)]
                 m.d.comb += [loop.start.eq(1) for loop in loops]
                 with m.If(self.begin):
                     m.next = "WRITE"
@@ -114,7 +116,8 @@ class RowTable(wiring.Component):
                 m.d.sync += [sum_bank.eq(add.o.bank), sum_addr.eq(add.o.addr), line.eq(next_line)]
                 m.next = "WRAP"
             with m.State("WRAP"):
-                m.d.sync += [bank.eq(sum_bank), addr.eq(wrapped), third.eq(third + 1)]
+                m.d.sync += [bank.eq(sum_bank), addr.eq(wrapped), third.eq(third + 1), *choose(soon)]
+                m.d.sync += [base.bank.eq(Mux(kernel.soon, row_bank, sum_bank)), base.addr.eq(Mux(kernel.soon, row_addr, wrapped))]
                 m.d.comb += [kernel.step.eq(1), rows.step.eq(kernel.end), groups.step.eq(kernel.end & rows.end)]
                 m.next = "WRITE"
                 with m.If(third == 2):

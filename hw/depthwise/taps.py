@@ -12,6 +12,7 @@ from tercel.hw.depthwise.plan import PLAN_LAYOUT
 from tercel.hw.depthwise.weights import weights_layout
 from tercel.hw.depthwise.window import window_layout
 from tercel.hw.mux_add import MuxAdd
+from tercel.hw.product import Product
 
 
 class Taps(wiring.Component):
@@ -19,14 +20,14 @@ class Taps(wiring.Component):
 
     ::
 
-        cycle  0                  1                 2              3            4
+        cycle  0              1, 2              3              4            5
         window, weights -> 72 products -> 3 sums of 3 -> sum of 3 -> accumulate -> sums
 
     ``sums`` is valid with ``valid``, :attr:`LATENCY` cycles after a window whose ``taps`` say ``compute`` and ``last``. In
-    maximum mode ``largest`` of a last window is the sum; weights must then be 0, and it takes ``Maximum.LATENCY`` - 1 cycles more.
+    maximum mode ``largest`` of a last window is the sum; weights must then be 0, and it takes ``Maximum.LATENCY`` - 2 cycles more.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -45,17 +46,20 @@ class Taps(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Products and adders, lane by lane."""
         m = Module()
-        late = delayed(m, self.taps, Maximum.LATENCY - 1, name="late", reset_less=False)
+        late = delayed(m, self.taps, Maximum.LATENCY - Product.LATENCY, name="late", reset_less=False)
         control = Signal(taps_layout(self._config))
         m.d.comb += control.eq(self.taps)
         with m.If(self.plan.maximum):
             m.d.comb += [control.eq(late), control.first.eq(1)]
-        control = delayed(m, control, 3, name="control", reset_less=False)
+        control = delayed(m, control, Taps.LATENCY - 1, name="control", reset_less=False)
         m.d.sync += self.valid.eq(control.compute & control.last)
 
         for lane in range(self._config.lanes):
-            products = [Signal(signed(19), name=f"product_{lane}_{tap}") for tap in range(9)]
-            m.d.sync += [product.eq(self.window[tap][lane] * self.weights[tap][lane]) for tap, product in enumerate(products)]
+            products = []
+            for tap in range(9):
+                m.submodules[f"product_{lane}_{tap}"] = product = Product(a_bits=9, b_bits=10)
+                m.d.comb += [product.a.eq(self.window[tap][lane]), product.b.eq(self.weights[tap][lane])]
+                products.append(product.o)
             # A product is at most 2**17, both operands at their lowest: three of them need 20 bits, nine 22.
             # Cells of their own for the second additions: yosys would turn sums of three into larger carry-save trees.
             adders = [MuxAdd(20), MuxAdd(20), MuxAdd(20), MuxAdd(22), MuxAdd(32)]
