@@ -154,6 +154,17 @@ CASES = {
             "(quantize with a flow that folds it into the convolution before)"
         ),
     ),
+    "two scales of the input": (
+        Net(lambda net, x: net.q(net.a(x) + net.b(x)), a=Quant(0.02, 3), b=Quant(0.03, 3), q=Quant(0.1)),
+        (
+            "b.quantize_per_tensor: quantized_decomposed.quantize_per_tensor.default at qdq_models.py:27: quantize ops of an input must be "
+            "one scale, zero point and sign, (0.02, 3, True), not (0.03, 3, True) (quantize the input once, before all branches)"
+        ),
+    ),
+    "nothing to compute": (
+        nn.Identity(),
+        "input: output: output must be computed from the network's input, not an input or a constant (return what the layers compute)",
+    ),
     "transposed": (
         between(Net(lambda net, x: x.permute(0, 2, 3, 1).contiguous())),
         (
@@ -319,3 +330,13 @@ def test_training_mode_dropout() -> None:
     model = between(Net(lambda net, x: F.dropout(x, 0.5, training=True)), conv())
     with pytest.raises(UnsupportedError, match="model must be in eval mode, not in training mode \\(call eval\\(\\) before the export\\)"):
         import_exported(export(model, 6, 5, 5), config=BASE)
+
+
+def test_dynamic_image_sizes() -> None:
+    sizes = {2: torch.export.Dim("rows", min=4, max=64), 3: torch.export.Dim("columns", min=4, max=64)}
+    program = torch.export.export(between(conv()).eval(), (torch.zeros(1, 6, 8, 9),), dynamic_shapes=(sizes,))
+    with pytest.raises(
+        UnsupportedError, match="input: input: shape must be static in all but the batch, not dynamic \\(export with fixed sizes\\)"
+    ):
+        import_exported(program, config=BASE)
+    assert explain(program, config=BASE)[0].verdict == "rejected"

@@ -10,9 +10,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from tercel.hw.config import Config
-from tercel.sw.graph.integer_graph import GraphError, IntegerGraph
+from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.verify import verify
-from tercel.sw.importer.capture import Operation, constants, operations, output_nodes, short_name, user_inputs
+from tercel.sw.importer.capture import Operation, constants, logical_shape, operations, output_nodes, short_name, user_inputs
 from tercel.sw.importer.expressions import (
     Broken,
     Constant,
@@ -68,15 +68,16 @@ def import_exported(program: ExportedProgram, *, config: Config, strict: bool = 
     strict
         Refuse what changes the network's numbers by more than rounding (scales of channels that no shift can express).
     allow_host
-        Operators (``softmax`` or ``aten.softmax.int``) that may run in PyTorch at the very beginning or end of the network.
+        Operators (``softmax`` or ``aten.softmax.int``) that may run in PyTorch at the very beginning or end of the network, where the
+        machine does not run them.
 
     :class:`~tercel.sw.importer.report.UnsupportedError` with all operators that cannot run.
     """
     walk = _Walk(program, config, strict=strict, allow_host=allow_host)
     walk.run()
-    if walk.rejected:
+    if walk.edges or walk.rejected:
         faults = {name for name, rejection in walk.rejected.items() if not isinstance(rejection, Follows)}
-        raise UnsupportedError([report for node, report in walk.reports() if node in faults])
+        raise UnsupportedError([*walk.edges, *(report for node, report in walk.reports() if node in faults)])
     return walk.imported()
 
 
@@ -84,14 +85,14 @@ def explain(program: ExportedProgram, *, config: Config, allow_host: Sequence[st
     """What would become of each operator, in order; rejected ones are among them and raise nothing."""
     walk = _Walk(program, config, strict=False, allow_host=allow_host)
     walk.run()
-    if not walk.rejected:
+    if not (walk.edges or walk.rejected):
         walk.imported()
-    return tuple(report for _, report in walk.reports())
+    return (*walk.edges, *(report for _, report in walk.reports()))
 
 
 @dataclass
 class _Walk:
-    """One pass over a program: the value of every node, and what was rejected."""
+    """One pass over a program: the value of every node, and what was rejected: operators, and inputs and outputs (``edges``)."""
 
     program: ExportedProgram
     config: Config
@@ -105,15 +106,19 @@ class _Walk:
         self.operations: list[Operation] = []
         self.outputs: list[tuple[Node, Stored | HostValue]] = []
         self.rejected: dict[str, Rejection] = {}
+        self.edges: list[OperatorReport] = []
         self.moved: dict[str, str] = {}
         self._host = {short_name(name) for name in self.allow_host}
 
     def run(self) -> None:
         """Give every node a value; errors are collected."""
         for node in user_inputs(self.program):
-            value = node.meta.get("val")
-            if isinstance(value, torch.Tensor):
-                self.values[node] = FloatInput(node.name, tuple(int(size) for size in value.shape[1:]))
+            shape = logical_shape(node)
+            if shape is None:
+                self._reject_edge(
+                    node.name, "input", Rejection("shape", "static in all but the batch", "dynamic", "export with fixed sizes")
+                )
+            self.values[node] = FloatInput(node.name, shape or ())
         for operation in operations(self.program):
             if operation.shape is None and not isinstance(operation.node.meta.get("val"), torch.Tensor | tuple | list):
                 continue  # sizes and checks of sizes
@@ -135,6 +140,19 @@ class _Walk:
     def _reject(self, operation: Operation, rejection: Rejection) -> None:
         self.rejected.setdefault((rejection.operation or operation).node.name, rejection)
 
+    def _reject_edge(self, name: str, edge: str, fault: Rejection) -> None:
+        self.edges.append(
+            OperatorReport(
+                name=name,
+                operator=edge,
+                verdict="rejected",
+                reason=fault.argument,
+                limit=fault.limit,
+                value=fault.value,
+                way_out=fault.way_out,
+            )
+        )
+
     def _stand_in(self, operation: Operation) -> Expression:
         """A value after an error, so that what follows is checked too."""
         broken = Broken(operation.name, operation.shape or ())
@@ -154,14 +172,19 @@ class _Walk:
                 return self._dequantize(operation)
             raise Rejection("operator", "a quantize or dequantize with constant numbers", short, "quantize statically, with calibration")
         read = [self._read(node) for node in operation.nodes()]
-        if any(isinstance(value, HostValue) for value in read) or short in self._host:
+        if any(isinstance(value, HostValue) for value in read) or (short in self._host and any(isinstance(v, FloatInput) for v in read)):
             return self._on_host(operation, read)
         if read and all(isinstance(value, Constant) and value.quantized is None for value in read):
             result = folded(operation, {node: self._tensor(node) for node in operation.nodes()})
             if result is not None:
                 self.constants[operation.node] = result
                 return Constant(result)
-        return expression_of(operation, self._read)
+        try:
+            return expression_of(operation, self._read)
+        except Rejection:
+            if short in self._host:
+                return self._on_host(operation, read)
+            raise
 
     def _read(self, node: Any) -> Expression | Constant:
         if not isinstance(node, Node) or node not in self.values:
@@ -256,9 +279,8 @@ class _Walk:
         value = self.values.get(node)
         operation = next((made for made in self.operations if made.node is node), None)
         if operation is None or value is None or isinstance(value, Constant):
-            name = str(node)
-            fault = Rejection("output", "computed from the network's input", name, "return what the layers compute")
-            self.rejected.setdefault(name, fault)
+            fault = Rejection("output", "computed from the network's input", "an input or a constant", "return what the layers compute")
+            self._reject_edge(str(node), "output", fault)
             return
         if isinstance(value, HostValue) and not value.head:
             self.outputs.append((node, value))
@@ -344,6 +366,3 @@ class _Walk:
         placeholders = {node.name: node for node in inputs}
         nodes = [made.get(name) or placeholders[name] for name in graph.inputs]
         return HostHead(host_module(nodes, inputs, self.constants), tuple(graph.tensors[name] for name in graph.inputs))
-
-
-__all__ = ["GraphError", "Imported", "explain", "import_exported"]

@@ -86,15 +86,23 @@ class Realizer:
                 self.placed[value.operation.node.name] = result.tensor
                 return result
             case FloatInput() | HostValue(head=True):
-                name = value.name if isinstance(value, FloatInput) else value.operation.node.name
-                source = self.builder.add_input(name, value.shape, quantizer.full)
-                return self._requantize(source, quantizer, asked)
+                return self._requantize(self._input(value, quantizer.full), quantizer, asked)
             case HostValue():
                 raise Rejection(
                     "host operators", "at the very beginning or end of the network", value.operation.name, "move it, or change it"
                 )
             case Broken():
                 return Stored(self.builder.add_tensor(asked.name, value.shape, quantizer), value.shape)
+
+    def _input(self, value: FloatInput | HostValue, quantizer: Quantizer) -> Stored:
+        name = value.name if isinstance(value, FloatInput) else value.operation.node.name
+        if name not in self.builder.inputs:
+            return self.builder.add_input(name, value.shape, quantizer)
+        own = self.builder.quantizers[name]
+        if own != quantizer:
+            limit = f"one scale, zero point and sign, {own.numbers}"
+            raise Rejection("quantize ops of an input", limit, quantizer.numbers, "quantize the input once, before all branches")
+        return Stored(name, value.shape)
 
     def settle(self, value: Expression, asked: Operation) -> Stored:
         """A value that is codes without any rounding; a ``Rejection`` of ``asked`` for one that needs a quantize op first."""
