@@ -322,7 +322,7 @@ def test_progress(network):
     seen = []
     quantize(network, calibration=pictures(6).split(2), progress=lambda *step: seen.append(step))
     assert [step for step in seen if step[2] == "calibrate"] == [(1, 3, "calibrate"), (2, 3, "calibrate"), (3, 3, "calibrate")]
-    assert [step for step in seen if step[2] == "correct biases"][-1] == (11, 11, "correct biases")
+    assert [step for step in seen if step[2] == "round weights"][-1] == (11, 11, "round weights")
     assert seen[0] == (0, 1, "capture") and seen[-1] == (1, 1, "convert")
 
 

@@ -25,12 +25,14 @@ def quantize(
     scheme: str | Scheme = "shift8",
     bits: int | Mapping[str, int] | None = None,
     bias_correction: bool = True,
+    compensation: bool = True,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> "ExportedProgram":
     """Quantize a network after its training.
 
     Batch norms are folded; activations get 8-bit codes whose range loses the least squared error of what the calibration images show;
-    weights get the scheme's scales; biases are corrected for the mean error of their channel. The result is an ordinary
+    weights get the scheme's scales, and are rounded so that their errors cancel; biases are corrected for the mean error of their
+    channel. The result is an ordinary
     ``torch.export`` program of quantize, dequantize and float operators that takes one image ``[1, channels, height, width]``, and
     the input of :func:`tercel.sw.importer.import_exported`. Module names and source lines stay in the nodes' metadata.
 
@@ -47,6 +49,8 @@ def quantize(
         matches counts. None, and layers that no pattern matches, take the scheme's own.
     bias_correction
         Whether to correct biases, on the first 32 images.
+    compensation
+        Whether to round the weights of an output so that their errors cancel on the first 32 images, instead of each to the nearest code.
     progress
         Called with the steps done, their total (0 where it is unknown), and what they are.
 
@@ -58,7 +62,15 @@ def quantize(
     """
     from tercel.sw.quantize.flow import quantize_model
 
-    return quantize_model(model, calibration=calibration, scheme=scheme, bits=bits, bias_correction=bias_correction, progress=progress)
+    return quantize_model(
+        model,
+        calibration=calibration,
+        scheme=scheme,
+        bits=bits,
+        bias_correction=bias_correction,
+        compensation=compensation,
+        progress=progress,
+    )
 
 
 def save_quantized(program: "ExportedProgram", path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole of post-training quantization: capture, calibrate, choose scales, correct biases, convert."""
+"""The whole of post-training quantization: capture, calibrate, choose scales, round weights, correct biases, convert."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from tercel.sw.quantize.bias_correction import correct_biases
 from tercel.sw.quantize.calibration import CalibrationImages, calibrate
 from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.layer_by_layer import finish_layers
 from tercel.sw.quantize.prepared_graph import name_observers
 from tercel.sw.quantize.quantizer import TercelQuantizer
 from tercel.sw.quantize.scheme import Scheme
@@ -38,6 +38,7 @@ def quantize_model(
     scheme: str | Scheme,
     bits: int | Mapping[str, int] | None,
     bias_correction: bool,
+    compensation: bool,
     progress: Progress | None,
 ) -> ExportedProgram:
     """:func:`tercel.sw.quantize.quantize` itself, in a module that may import torch."""
@@ -53,8 +54,8 @@ def quantize_model(
     report("capture")(1, 1)
     kept = calibrate(prepared, images, progress=report("calibrate"))
     choose_weight_scales(prepared)
-    if bias_correction:
-        correct_biases(prepared, kept, progress=report("correct biases"))
+    if bias_correction or compensation:
+        finish_layers(prepared, kept, compensation=compensation, bias_correction=bias_correction, progress=report("round weights"))
     report("convert")(0, 1)
     converted = convert_pt2e(prepared)
     drop_unused_constants(converted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -12,12 +13,17 @@ from tercel.sw.quantize.plan import constant, module_path
 
 @dataclass(frozen=True)
 class WeightedLayer:
-    """A convolution or linear layer of a prepared graph, its constants and observers."""
+    """A convolution or linear layer of a prepared graph, its constants and observers.
+
+    ``input_node`` and ``rounding_node`` call the observers of its input and of its weights.
+    """
 
     node: Node
     graph_module: GraphModule
     activation: ActivationObserver
     weight_observer: PerChannelWeightObserver
+    input_node: Node
+    rounding_node: Node
     weight_node: Node
     bias_node: Node
 
@@ -40,6 +46,17 @@ class WeightedLayer:
         """Put another bias in its place."""
         setattr(self.graph_module, str(self.bias_node.target), value)
 
+    def replace_weight(self, value: Tensor) -> None:
+        """Put other weights in their place."""
+        setattr(self.graph_module, str(self.weight_node.target), value)
+
+    @property
+    def geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+        """Stride, padding and dilation of a convolution's rows and columns, and its groups."""
+        defaults: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
+        arguments: tuple[Any, ...] = (*self.node.args, *defaults[len(self.node.args) :])
+        return tuple(arguments[3]), tuple(arguments[4]), tuple(arguments[5]), arguments[6]
+
     @property
     def bias_scales(self) -> Tensor:
         """Scale of a bias code, ``[outputs]``."""
@@ -58,7 +75,8 @@ def weighted_layers(graph_module: GraphModule) -> Iterator[WeightedLayer]:
             continue
         activation, weight = (observer(graph_module, argument) for argument in node.args[:2])
         if isinstance(activation, ActivationObserver) and isinstance(weight, PerChannelWeightObserver):
-            yield WeightedLayer(node, graph_module, activation, weight, node.args[1].args[0], node.args[2].args[0])
+            data, weights, bias = node.args[:3]
+            yield WeightedLayer(node, graph_module, activation, weight, data, weights, weights.args[0], bias.args[0])
 
 
 def name_observers(graph_module: GraphModule) -> None:

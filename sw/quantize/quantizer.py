@@ -50,18 +50,19 @@ def _bias_scale(observers: list[ActivationObserver | PerChannelWeightObserver]) 
     return scales, torch.zeros(len(scales), dtype=torch.int64)
 
 
-def give_each_layer_a_bias(graph_module: GraphModule) -> None:
-    """Give every convolution and linear layer a bias that no other reads, so that each may be corrected alone."""
+def give_each_layer_constants(graph_module: GraphModule) -> None:
+    """Give every convolution and linear layer weights and a bias that no other reads, so that each may be changed alone."""
     graph = graph_module.graph
     for number, node in enumerate(node for node in graph.nodes if node.op == "call_function" and is_weighted(node)):
+        weight = constant(graph_module, node.args[1])
         old = node.args[2] if len(node.args) > 2 else None
-        channels = node.args[1].meta["val"].shape[0]
-        value = torch.zeros(channels) if old is None else constant(graph_module, old)
-        name = f"_bias_{number}"
-        graph_module.register_buffer(name, value.detach().clone())
+        bias = torch.zeros(len(weight)) if old is None else constant(graph_module, old)
+        own = []
         with graph.inserting_before(node):
-            bias = graph.get_attr(name)
-        node.args = (*node.args[:2], bias, *node.args[3:])
+            for name, value in ((f"_weight_{number}", weight), (f"_bias_{number}", bias)):
+                graph_module.register_buffer(name, value.detach().clone())
+                own.append(graph.get_attr(name))
+        node.args = (node.args[0], *own, *node.args[3:])
     graph.eliminate_dead_code()
     graph_module.recompile()
 
@@ -95,8 +96,8 @@ class TercelQuantizer(Quantizer):  # type: ignore[misc]
         self.bits = check_bits(bits)
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Give each layer with weights a bias of its own."""
-        give_each_layer_a_bias(model)
+        """Give each layer with weights constants of its own."""
+        give_each_layer_constants(model)
         return model
 
     def annotate(self, model: GraphModule) -> GraphModule:

@@ -1,8 +1,11 @@
-"""Bias correction: take back the shift that quantization gives to the mean of each output channel.
+"""Rounding weights and correcting biases, layer by layer, on calibration images.
 
-Rounding a channel's few weights errs by an amount that does not average out over an image: the channel's output is shifted by
-``mean(W_q * x_q) - mean(W * x)``. The shift is measured on calibration images, layer by layer in the network that is already
-quantized and corrected up to there, and subtracted from the layer's bias (empirical bias correction, after Nagel et al.,
+The float network and the quantized one run side by side, operator after operator over all images. When a layer is reached, everything
+in front of it is final, and its inputs in the quantized network are known: its weights are rounded so that their errors cancel for
+these inputs (:mod:`~tercel.sw.quantize.compensated_rounding`), and its bias is corrected.
+
+*Bias correction* takes back the shift that quantization gives to the mean of each output channel, ``mean(W_q * x_q) - mean(W * x)``:
+the errors of a channel's few weights do not average out over an image (empirical bias correction, after Nagel et al.,
 arXiv 1906.04721).
 """
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from tercel.sw.quantize.compensated_rounding import round_weights
 from tercel.sw.quantize.observers import ActivationObserver, PerChannelWeightObserver
 from tercel.sw.quantize.plan import constant
 from tercel.sw.quantize.prepared_graph import WeightedLayer, observer, weighted_layers
@@ -79,19 +83,28 @@ def _observed(graph_module: GraphModule, node: Node, values: _Values, layers: di
     return _Values(values.real, [_round_bias(layer, value) for value in values.quantized])
 
 
-@torch.no_grad()
-def correct_biases(graph_module: GraphModule, images: Sequence[Tensor], *, progress: Callable[[int, int], None]) -> None:
-    """Correct the bias of every layer with weights; their scales must be chosen.
+def _compensate(layer: WeightedLayer, environment: dict[Node, _Values]) -> None:
+    rounded = round_weights(layer, environment[layer.input_node].quantized)
+    layer.replace_weight(rounded)
+    environment[layer.rounding_node].quantized = [rounded]
 
-    Runs the float and the quantized network side by side, one operator after the other over all images, so the largest tensors of
-    all images are in memory at once. A correction that would take a bias out of range is left out.
+
+@torch.no_grad()
+def finish_layers(
+    graph_module: GraphModule, images: Sequence[Tensor], *, compensation: bool, bias_correction: bool, progress: Callable[[int, int], None]
+) -> None:
+    """Round the weights and correct the bias of every layer; their scales must be chosen.
+
+    The largest tensors of all images are in memory at once. A correction that would take a bias out of range is left out.
 
     Parameters
     ----------
     graph_module
-        A calibrated graph; its biases are replaced.
+        A calibrated graph; its weights and biases are replaced.
     images
         Inputs of the graph, each of batch size 1.
+    compensation, bias_correction
+        What to do.
     progress
         Called with the number of layers done and their total.
     """
@@ -100,6 +113,8 @@ def correct_biases(graph_module: GraphModule, images: Sequence[Tensor], *, progr
     uses = {node: len(node.users) for node in graph_module.graph.nodes}
     done = 0
     for node in graph_module.graph.nodes:
+        if compensation and node in layers:
+            _compensate(layers[node], environment)
         if node.op == "placeholder":
             environment[node] = _Values(list(images), list(images))
         elif node.op == "get_attr":
@@ -110,7 +125,8 @@ def correct_biases(graph_module: GraphModule, images: Sequence[Tensor], *, progr
         elif node.op == "call_function":
             environment[node] = _call(node, environment, len(images))
         if node in layers:
-            _correct(layers[node], environment[node])
+            if bias_correction:
+                _correct(layers[node], environment[node])
             done += 1
             progress(done, len(layers))
         for source in node.all_input_nodes:
