@@ -23,8 +23,11 @@ from tercel.sw.layer_array import array_geometry, input_fields
 from tercel.sw.layer_spec import LayerError
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.program import Port
-from tercel.sw.tensor_layout import Placement
+from tercel.sw.tensor_layout import Placement, ceil_div
 from tercel.sw.transfer import move_tensor
+
+_Shared = list[tuple[int, list[int], list[list[int]]]]
+"""Address, loads and lists of users of what all chunks of a layer share."""
 
 
 @dataclass
@@ -118,6 +121,7 @@ class _GroupEmitter:
         self.machine, self.plan, self.config = machine, plan, machine.config
         self.trace = machine.trace
         self.accesses: dict[Key, RowAccesses] = {}
+        self.slices: dict[Key, tuple[int, int]] = {}
         self.codes: dict[str, LayerCode] = {}
         self.streams: dict[str, list[PartStream]] = {}
         self.common: dict[str, list[PartStream]] = {}
@@ -125,11 +129,17 @@ class _GroupEmitter:
     def run(self) -> None:
         for layer in self.plan.group.layers:
             self._prepare(layer)
+        sliced: Step | None = None
         for step in self.plan.steps:
-            if step.kind == "layer":
-                self._compute(self.plan.group.producers[step.key[0]], step)
-            else:
+            if step.kind != "layer":
                 self._move(step)
+            elif self.plan.buffers[step.key].copies > 1:
+                sliced = step
+            elif sliced is not None:
+                self._compute_sliced(sliced, step)
+                sliced = None
+            else:
+                self._compute(step)
 
     def _prepare(self, layer: LayerNode) -> None:
         self.machine.image.prefix = f"{layer.name}."
@@ -148,7 +158,12 @@ class _GroupEmitter:
         return PartStream(part, self.machine.memories[part.space], self.trace, part.space in self.plan.resident, per_load, groups)
 
     def _view(self, key: Key, *, row: int, rows: int) -> Placement:
-        return self.plan.buffers[key].view(self.plan.bases[key], row=row, rows=rows)
+        base = self.slices[key][0] if key in self.slices else self.plan.bases[key]
+        return self.plan.buffers[key].view(base, row=row, rows=rows)
+
+    def _first_group(self, key: Key) -> int:
+        """The tensor's channel group that lies at the beginning of its place."""
+        return self.slices[key][1] if key in self.slices else 0
 
     def _access(self, key: Key) -> RowAccesses:
         if key not in self.accesses:
@@ -181,25 +196,51 @@ class _GroupEmitter:
         source.note_read(index, step.first, step.end, groups=groups)
         target.note_write(index, step.first, step.end, groups=groups)
 
-    def _compute(self, layer: LayerNode, step: Step) -> None:
-        """A strip of a layer, chunk by chunk of its outputs."""
+    def _begin(self, layer: LayerNode) -> _Shared:
+        """A strip of a layer begins: weights that do not stay are loaded again, and what all its chunks share."""
         self.trace.node = self.machine.numbers[layer.name]
-        code = self.codes[layer.output]
-        first_time = step.first == 0
         for stream in (*self.streams[layer.output], *self.common[layer.output]):
             stream.begin()
-        shared = [stream.bring(0, 1) for stream in self.common[layer.output]]
-        settled = not first_time and all(stream.resident for stream in self.streams[layer.output])
+        return [stream.bring(0, 1) for stream in self.common[layer.output]]
+
+    def _compute(self, step: Step) -> None:
+        """A strip of a layer, chunk by chunk of its outputs."""
+        layer = self.plan.group.producers[step.key[0]]
+        shared = self._begin(layer)
+        code = self.codes[layer.output]
+        settled = step.first > 0 and all(stream.resident for stream in self.streams[layer.output])
         per_chunk = code.groups if settled and not self.plan.shape.channels else self.plan.chunks[layer.output]
         for section in range(code.sections):
             for first in range(0, code.groups, per_chunk):
                 chunk = Chunk(0, section, first, min(per_chunk, code.groups - first))
                 for piece in row_pieces(code.spec, step.first, step.end):
-                    self._compute_chunk(layer, code, replace(step, first=piece[0], end=piece[1]), chunk, shared)
+                    self._compute_chunk(layer, replace(step, first=piece[0], end=piece[1]), chunk, shared)
 
-    def _compute_chunk(
-        self, layer: LayerNode, code: LayerCode, step: Step, chunk: Chunk, shared: list[tuple[int, list[int], list[list[int]]]]
-    ) -> None:
+    def _compute_sliced(self, made: Step, read: Step) -> None:
+        """The whole maps of two layers, slice by slice of the channels that the first hands to the second."""
+        key, buffer = made.key, self.plan.buffers[made.key]
+        words = buffer.words // buffer.copies
+        layers = [self.plan.group.producers[step.key[0]] for step in (made, read)]
+        shared = [self._begin(layer) for layer in layers]
+        writer, reader = (self.codes[layer.output] for layer in layers)
+        for number, low in enumerate(range(0, reader.groups, buffer.pixel)):
+            base = self.plan.bases[key] + number % buffer.copies * words
+            self.slices[key] = (base, low)
+            self.accesses[key] = self.machine.occupy(key[1], base, words, ring=0)
+            high = min(low + buffer.pixel, reader.groups)
+            self._compute_groups(made, layers[0], shared[0], low // writer.group_words, ceil_div(high, writer.group_words))
+            self._compute_groups(read, layers[1], shared[1], low, high)
+
+    def _compute_groups(self, step: Step, layer: LayerNode, shared: _Shared, low: int, high: int) -> None:
+        per_chunk = self.plan.chunks[layer.output]
+        for first in range(low, high, per_chunk):
+            chunk = Chunk(0, 0, first, min(per_chunk, high - first))
+            for piece in row_pieces(self.codes[layer.output].spec, step.first, step.end):
+                self._compute_chunk(layer, replace(step, first=piece[0], end=piece[1]), chunk, shared)
+
+    def _compute_chunk(self, layer: LayerNode, step: Step, chunk: Chunk, shared: _Shared) -> None:
+        self.trace.node = self.machine.numbers[layer.name]
+        code = self.codes[layer.output]
         spec, group = code.spec, self.plan.group
         inputs = group.input_keys[layer.output]
         rows = step.end - step.first
@@ -227,11 +268,13 @@ class _GroupEmitter:
             values |= input_fields(spec, band, source, group=0) | {"groups": chunk.count - 1}
             reads = (0, self.plan.buffers[inputs].pixel)
         else:
-            values |= input_fields(spec, band, source, group=chunk.first) | {"groups": chunk.count - 1}
+            first_group = chunk.first - self._first_group(inputs)
+            values |= input_fields(spec, band, source, group=first_group) | {"groups": chunk.count - 1}
             reads = (chunk.first, chunk.first + chunk.count)
         word = chunk.section * code.section_words + chunk.first * code.group_words
         writes = (word, word + chunk.count * code.group_words)
-        values |= self._view(step.key, row=step.first, rows=rows).fields("out", row=step.first, column=0, step=1, group=word)
+        target_group = word - self._first_group(step.key)
+        values |= self._view(step.key, row=step.first, rows=rows).fields("out", row=step.first, column=0, step=1, group=target_group)
         rows_read = (max(0, top), min(spec.input[0], top + visited))
         after = self._access(inputs).read(*rows_read, groups=reads)
         if spec.residual:

@@ -31,6 +31,8 @@ class Shape:
         readers.
     split
         Pieces in which a layer makes the rows that the next layer's strip needs.
+    slices
+        Slices of channels in which whole maps go from the array to the depthwise engine, two of them being on chip at a time.
     channels
         Strips are made in chunks of channels even when all weights are there, so that the next rows follow chunk by chunk.
     spread
@@ -43,6 +45,7 @@ class Shape:
     split: int
     channels: bool
     spread: int
+    slices: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,21 @@ def chunk_groups(spec: LayerSpec, config: Config) -> int:
     return count
 
 
+def slice_words(group: Group, key: Key, shape: Shape, config: Config) -> int:
+    """Channel groups of a slice of a tensor; 0 for a tensor that is not sliced.
+
+    The depthwise engine alone must read it, and nothing store it.
+    """
+    name, space = key
+    producer, uses = group.producers.get(name), group.uses[key]
+    if shape.slices == 1 or space == 0 or producer is None or not producer.spec.on_array(config) or name in group.stored:
+        return 0
+    sections, groups = output_groups(producer.spec, config)
+    if sections > 1 or len(uses) != 1 or uses[0].layer.spec.kind == "linear" or groups < shape.slices:
+        return 0
+    return ceil_div(groups, shape.slices) * config.words_per_tile
+
+
 def buffers_of(group: Group, sizes: Steps, shape: Shape, config: Config) -> dict[Key, RowBuffer]:
     """A buffer for each tensor."""
     found = {}
@@ -161,15 +179,18 @@ def buffers_of(group: Group, sizes: Steps, shape: Shape, config: Config) -> dict
         producer = group.producers.get(name)
         # A residual is read by whole tiles of its reader, like the output is written.
         pixel = max((output_words(use.layer.spec, config) for use in uses if use.residual), default=0)
+        pixel = max(pixel, ceil_div(channels, config.lanes) if producer is None else output_words(producer.spec, config))
+        sliced = slice_words(group, key, shape, config)
         found[key] = RowBuffer(
             banks=config.pixels,
             space=space,
             pitch=max(pitch, config.pixels) if ring else pitch,
-            pixel=max(pixel, ceil_div(channels, config.lanes) if producer is None else output_words(producer.spec, config)),
+            pixel=sliced or pixel,
             width=width,
             rows=rows if ring else height,
             ring=ring,
             margin=max((use.layer.spec.padding[1] for use in uses if not use.residual), default=0),
+            copies=2 if sliced else 1,
         )
     return found
 
@@ -185,9 +206,11 @@ def requests(steps: Steps, group: Group, buffers: dict[Key, RowBuffer]) -> list[
             touched.append(group.input_keys[layer.output])
             if layer.residual is not None:
                 touched.append((layer.residual, 0))
+        # The slices of a tensor are made while the next step reads them.
+        end = number + (buffers[step.key].copies > 1)
         for key in touched:
             first.setdefault(key, number)
-            last[key] = number
+            last[key] = max(end, last.get(key, 0))
     return [Request(key, first[key], last[key], buffers[key].words, buffers[key].first_base) for key in group.keys if key in first]
 
 

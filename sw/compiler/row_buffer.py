@@ -40,6 +40,8 @@ class RowBuffer:
         Whether the tensor has more rows than that.
     margin
         Columns to the left of column 0 that pointers name.
+    copies
+        More than 1: slices of the tensor's channels, of ``pixel`` words each, that lie one after the other.
     """
 
     banks: int
@@ -50,6 +52,7 @@ class RowBuffer:
     rows: int
     ring: bool
     margin: int = 0
+    copies: int = 1
     lines: int = field(init=False)
     words: int = field(init=False)
 
@@ -61,7 +64,7 @@ class RowBuffer:
         else:
             end = (self.rows - 1) * self.pitch + self.width
         object.__setattr__(self, "lines", lines)
-        object.__setattr__(self, "words", ceil_div(end, self.banks) * self.pixel)
+        object.__setattr__(self, "words", self.copies * ceil_div(end, self.banks) * self.pixel)
 
     @property
     def first_base(self) -> int:

@@ -25,14 +25,16 @@ MOST_STRIP_LAYERS = 5
 HEIGHTS = (1, 2, 3, 4, 7, 8, 14, 16, 28, 32, 56, 64)
 """Rows of a strip that are tried."""
 _PACES = (
-    ((1, 1), 1, False),
-    ((1, 1), 2, False),
-    ((1, 1), 2, True),
-    ((1, 0), 1, True),
-    ((1, 0), 1, False),
-    ((0, 0), 1, False),
+    ((1, 1), 1, False, 1),
+    ((1, 1), 2, False, 1),
+    ((1, 1), 2, True, 1),
+    ((1, 0), 1, True, 1),
+    ((1, 0), 1, False, 1),
+    ((0, 0), 1, False, 1),
 )
-"""Slack, split and chunks of channels that are tried, those that take most room first."""
+"""Slack, split, chunks of channels and slices that are tried for strips, those that take most room first."""
+_SLICES = (1, 4, 8, 16)
+"""Slices that are tried for whole maps."""
 GOOD_ENOUGH = 1.005
 """A choice that costs at most so much more than the engines' work alone ends the search."""
 ALONE = 100.0
@@ -109,14 +111,15 @@ class _Segmenter:
             simulated = min(strips, SIMULATED)
             limit = None if simulated == strips else simulated
             steps = {split: plan_steps(group, strips=strips, split=split, limit=limit) for split in (1, 2)}
-            for slack, split, channels in _PACES if strips > 1 else _PACES[-1:]:
+            paces = _PACES if strips > 1 else tuple(((0, 0), 1, False, slices) for slices in _SLICES)
+            for slack, split, channels, slices in paces:
                 spreads = (self.config.pixels, 1, 0)
-                shapes = (Shape(strips, slack, split, channels, spread) for spread in spreads)
+                shapes = (Shape(strips, slack, split, channels, spread, slices) for spread in spreads)
                 found = (self._evaluate(group, shape, steps[split], simulated=simulated) for shape in shapes)
                 choice = next((choice for choice in found if choice is not None), None)
                 if choice is not None:
                     yield choice
-                    if choice.shape == Shape(strips, *_PACES[0], spreads[0]):
+                    if choice.shape.spread == spreads[0] and (slack, split, channels, slices) == paces[0]:
                         break
 
     def _evaluate(self, group: Group, shape: Shape, sizes: Steps, *, simulated: int) -> _Choice | None:
