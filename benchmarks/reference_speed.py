@@ -34,7 +34,17 @@ def measure(*, network: str, size: int, batch: int, rounds: int, threads: int) -
     """The plain float network, the one in channels-last layout, and the reference, in this order."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        return _measure(network=network, size=size, batch=batch, rounds=rounds)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(*, network: str, size: int, batch: int, rounds: int) -> list[Speed]:
+    import torch
+
     torch.manual_seed(0)
     model = zoo.build(network).eval()
     images = torch.randn(batch, 3, size, size)
