@@ -134,20 +134,19 @@ class LoadEngine(Component):
                         m.d.sync += last_number.eq(word_beats(config, space=space) - 1)
         word = Signal.like(self.linear_write.data, reset_less=True)
         word_valid = Signal()
-        free = Signal()
+        go = Signal()
         written = Signal(_TARGET_LAYOUT, reset_less=True)
         taken = Signal()
         last_beat = Signal()
         beat = Signal(range(most_beats(config)))
         is_linear = Signal()
         m.d.comb += [
-            is_linear.eq(written.space >= Space.WEIGHT),
-            taken.eq(word_valid & (is_linear | (free & self.write.ready))),
+            taken.eq(word_valid & go & (is_linear | self.write.ready)),
             last_beat.eq(beat == last_number),
             pop.eq(beats.o.valid & target_valid & (~word_valid | taken)),
             beats.o.ready.eq(pop),
             target_used.eq(pop & last_beat),
-            self.write.valid.eq(word_valid & ~is_linear & free),
+            self.write.valid.eq(word_valid & ~is_linear & go),
             self.write.p.space.eq(written.space),
             self.write.p.bank.eq(written.bank),
             self.write.p.addr.eq(written.addr[:ADDR_BITS]),
@@ -161,12 +160,13 @@ class LoadEngine(Component):
         with m.If(taken):
             m.d.sync += word_valid.eq(0)
         with m.If(pop):
-            m.d.sync += [word.eq(Cat(word, beats.o.payload)[8 * config.memory_width :]), beat.eq(beat + 1), written.eq(target)]
+            m.d.sync += [word.eq(Cat(word, beats.o.payload)[8 * config.memory_width :]), beat.eq(beat + 1)]
+            m.d.sync += [written.eq(target), is_linear.eq(_is_linear(target))]
             with m.If(last_beat):
                 m.d.sync += [word_valid.eq(1), beat.eq(0)]
 
         # Whether the drain leaves the word's bank alone is known a cycle ahead: it would come too late to decide what moves.
-        m.d.sync += free.eq(Mux(pop, self._free(target), self._free(written)))
+        m.d.sync += go.eq(Mux(pop, _is_linear(target) | self._free(target), is_linear | self._free(written)))
 
         m.d.comb += ledger.landed.eq(taken & written.end)
         # A range fault counts when every beat before it has been used; after a refusal what counts is that no beat is left.
@@ -185,3 +185,7 @@ class LoadEngine(Component):
         bank_bits = (pixels - 1).bit_length()
         drained = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.drained for bank in range(1 << bank_bits)]
         return ~Array(drained)[Cat(target.bank[:bank_bits], target.space[0])]
+
+
+def _is_linear(target):
+    return target.space >= Space.WEIGHT

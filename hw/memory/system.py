@@ -169,12 +169,15 @@ class MemorySystem(Component):
         connect(m, flipped(self.array_read), scratchpads[Space.ARRAY].engine_read)
         if config.depthwise:
             connect(m, flipped(self.depthwise_read), scratchpads[Space.WINDOW].engine_read)
-            m.d.comb += self.depthwise_write.ready.eq(_any(scratchpad.depthwise_write.ready for scratchpad in scratchpads.values()))
+            waits = self.depthwise_write.valid & (self.depthwise_write.p.space == load.write.p.space)
+            m.d.comb += [
+                self.depthwise_write.ready.eq(_any(scratchpad.depthwise_write.ready for scratchpad in scratchpads.values())),
+                load.write.ready.eq(~waits),
+            ]
+        else:
+            m.d.comb += load.write.ready.eq(1)
         # At most one scratchpad takes a transfer, the one that its payload names.
-        m.d.comb += [
-            load.write.ready.eq(_any(scratchpad.load_write.ready for scratchpad in scratchpads.values())),
-            store.read.ready.eq(_any(scratchpad.store_read.ready for scratchpad in scratchpads.values())),
-        ]
+        m.d.comb += store.read.ready.eq(_any(scratchpad.store_read.ready for scratchpad in scratchpads.values()))
         return m
 
 

@@ -104,9 +104,10 @@ class Walk(Component):
 
         word_beats_most = max(word_beats(config, space=space) for space in self._spaces)
         beats = Signal(max(2, bits_for(word_beats_most - 1)))
-        last_beat, last_group, last_pixel, last_row, row_end, end, finish = (
-            Signal(name=name) for name in ("last_beat", "last_group", "last_pixel", "last_row", "row_end", "end", "finish")
+        last_beat, last_group, last_pixel, last_row = (
+            Signal(name=name, init=1) for name in ("last_beat", "last_group", "last_pixel", "last_row")
         )
+        row_end, end, finish = (Signal(name=name) for name in ("row_end", "end", "finish"))
         take_row = Signal()
         next_row_ready = Signal()
         m.d.comb += [
@@ -165,15 +166,15 @@ class Walk(Component):
 
     @staticmethod
     def _countdown(m: Module, name: str, count, *, last, setup, step) -> None:
-        """A counter of the steps that remain; ``last`` while there are none, and then the next step starts it again.
+        """A counter of the steps that remain; ``last``, a register, while there are none, and then the next step starts it again.
 
         It is 0 whenever it is loaded, so that loading is an addition and takes no multiplexer.
         """
         left = Signal(len(count), name=f"{name}_left")
         m.submodules[f"{name}_counter"] = adder = MuxAdd(len(count))
-        m.d.comb += [last.eq(left == 0), adder.a.eq(left), adder.c.eq(~0), adder.d.eq(count), adder.sel.eq(last)]
+        m.d.comb += [adder.a.eq(left), adder.c.eq(~0), adder.d.eq(count), adder.sel.eq(last)]
         with m.If(setup | step):
-            m.d.sync += left.eq(adder.o)
+            m.d.sync += [left.eq(adder.o), last.eq(adder.o == 0)]
 
     def _memory_address(self, m: Module, *, take_row, move, finish, memory_row) -> Signal:
         """The address of a beat. The next row's address is kept ready; it is 0 between instructions, so that a start adds to it."""
