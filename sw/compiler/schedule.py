@@ -9,6 +9,9 @@ from tercel.hw.isa import Engine
 from tercel.sw.compiler.state import Compilation
 from tercel.sw.cycles import instruction_cycles
 
+SHARED = 1.2
+"""How much longer a LOAD or STORE takes because the other one and the fetch of instructions use the memory too, about."""
+
 
 class Task(Protocol):
     """Something that an engine does: what must have landed and what must have started before it."""
@@ -37,11 +40,14 @@ class Timetable:
     end: int
 
 
-def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]]) -> Timetable:
+def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]], *, groups: Sequence[int] = ()) -> Timetable:
     """Every engine takes, whenever it is free, the first task that has nothing to wait for.
 
-    ``costs`` holds for each task the cycles until its engine is free again, and from then until it has landed.
+    ``costs`` holds for each task the cycles until its engine is free again, and from then until it has landed. With ``groups``, the
+    ascending number of each task's group, loads come at most one group ahead of everything else, so that those for much later do not
+    delay those for now.
     """
+    current = 0
     waiting = [len(task.after) + len(task.behind) for task in tasks]
     released: list[list[int]] = [[] for _ in tasks]
     followers: list[list[int]] = [[] for _ in tasks]
@@ -53,6 +59,7 @@ def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]]) -> Ti
             followers[other].append(index)
         if waiting[index] == 0:
             ready[task.engine].append(index)
+    engines = list(enumerate(ready))[::-1]
     free, landed = [0] * len(Engine), [0] * len(Engine)
     order: list[int] = []
     events: list[tuple[int, int]] = [(0, -1)]
@@ -66,11 +73,15 @@ def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]]) -> Ti
                     waiting[follower] -= 1
                     if waiting[follower] == 0:
                         heappush(ready[tasks[follower].engine], follower)
-        for engine, queue in enumerate(ready):
+        for engine, queue in engines:
             if free[engine] > time or not queue:
+                continue
+            if groups and engine == Engine.LOAD and groups[queue[0]] > current + 1:
                 continue
             index = heappop(queue)
             order.append(index)
+            if groups and engine != Engine.LOAD:
+                current = max(current, groups[index])
             for follower in followers[index]:
                 waiting[follower] -= 1
                 if waiting[follower] == 0:
@@ -92,5 +103,11 @@ def order(state: Compilation) -> None:
     costs = []
     for operation in state.trace.operations:
         cost = instruction_cycles(operation.opcode, operation.values, state.config)
-        costs.append((cost.issue, cost.latency + (state.memory_latency if cost.beats else 0)))
-    state.order = list_schedule(state.trace.operations, costs).order
+        if cost.beats:
+            costs.append((round(cost.issue * SHARED), cost.latency + state.memory_latency))
+        else:
+            costs.append((cost.issue, cost.latency))
+    group_of = {node.name: number for number, nodes in enumerate(state.group_nodes()) for node in nodes}
+    numbers = [group_of[node.name] for node in state.graph.nodes]
+    groups = [numbers[operation.node] for operation in state.trace.operations]
+    state.order = list_schedule(state.trace.operations, costs, groups=groups).order

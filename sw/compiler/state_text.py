@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tercel.sw.compiler.group_plan import GroupPlan
 from tercel.sw.compiler.state import Compilation
-from tercel.sw.graph.integer_graph import LayerNode
+from tercel.sw.graph.text import graph_text
 
 
 def state_text(state: Compilation, name: str) -> str:
@@ -15,13 +15,7 @@ def state_text(state: Compilation, name: str) -> str:
 
 
 def _layers(state: Compilation) -> Iterator[str]:
-    for node in state.graph.nodes:
-        if isinstance(node, LayerNode):
-            engine = "array" if node.spec.on_array(state.config) else "depthwise"
-            narrow = " narrow" if node.spec.narrow else ""
-            yield f"{node.name}: {node.spec.kind} {node.spec.input} -> {node.spec.output} on {engine}{narrow}"
-        else:
-            yield f"{node.name}: concat {', '.join(node.inputs)}"
+    return iter(graph_text(state.graph, state.config).splitlines())
 
 
 def _groups(state: Compilation) -> Iterator[str]:
