@@ -307,13 +307,13 @@ def test_codes_as_torch_rounds(signed: bool) -> None:
 
 
 def test_the_table() -> None:
-    text = graph_text(small_network())
+    text = graph_text(small_network(), BASE)
     lines = text.splitlines()
     assert lines[0] == "inputs   input 12x12x3 int8 zero 3 scale 0.05"
     assert lines[1] == "outputs  classifier.out 1x1x10 int8 zero 0 scale 0.05"
     assert len(lines) == 3 + len(small_network().nodes)
     rows = {line.split()[0]: line for line in lines[3:]}
-    assert re.search(r"conv +12x12x3 +6x6x8 +3x3 s2 p0,0,1,1 +8 +\d+>>\d+\+0\.\.3 +-128\.\.127 +input +aten.conv2d", rows["stem"])
+    assert re.search(r"conv +array +12x12x3 +6x6x8 +3x3 s2 p0,0,1,1 +8 +\d+>>\d+\+0\.\.3 +-128\.\.127 +input +aten.conv2d", rows["stem"])
     assert re.search(r"residual \d+<<\d+ .* block.depthwise.out stem.out", rows["block.project"])
     assert re.search(r"concat +3x3x24 +left.out right.out", rows["join"])
     assert re.search(r"3x3 d2,2 p2,2,2,2", rows["right"])

@@ -1,14 +1,15 @@
 """An integer graph as a table that people read: what is dumped after passes."""
 
+from tercel.hw.config import Config
 from tercel.sw.graph.integer_graph import Activation, IntegerGraph, LayerNode, Node
 
 
-def graph_text(graph: IntegerGraph) -> str:
-    """One line a tensor that enters or leaves, one line a node with its geometry and numbers; columns are aligned."""
+def graph_text(graph: IntegerGraph, config: Config) -> str:
+    """The tensors that enter and leave, then one line a node with its engine, geometry and numbers; columns are aligned."""
     lines = [f"inputs   {', '.join(tensor_text(graph.tensors[name]) for name in graph.inputs)}"]
     lines.append(f"outputs  {', '.join(tensor_text(graph.tensors[name]) for name in graph.outputs)}")
-    rows: list[tuple[str, ...]] = [("layer", "kind", "input", "output", "kernel", "bits", "scale", "clamp", "reads", "source")]
-    rows += [_row(graph, node) for node in graph.nodes]
+    rows: list[tuple[str, ...]] = [("layer", "kind", "engine", "input", "output", "kernel", "bits", "scale", "clamp", "reads", "source")]
+    rows += [_row(graph, node, config) for node in graph.nodes]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines) + "\n"
@@ -24,10 +25,10 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _row(graph: IntegerGraph, node: Node) -> tuple[str, ...]:
+def _row(graph: IntegerGraph, node: Node, config: Config) -> tuple[str, ...]:
     output = graph.tensors[node.output]
     if not isinstance(node, LayerNode):
-        return (node.name, "concat", "", _shape(output.shape), "", "", "", "", " ".join(node.inputs), node.source)
+        return (node.name, "concat", "", "", _shape(output.shape), "", "", "", "", " ".join(node.inputs), node.source)
     spec = node.spec
     geometry = f"{spec.kernel[0]}x{spec.kernel[1]}"
     geometry += f" s{spec.stride}" if spec.stride != 1 else ""
@@ -42,9 +43,11 @@ def _row(graph: IntegerGraph, node: Node) -> tuple[str, ...]:
     if spec.residual:
         scale += f" residual {spec.res_multiplier}<<{spec.res_shift}"
     clamp = f"{spec.thresholds} thresholds" if spec.thresholds else f"{spec.low}..{spec.high}"
+    engine = "array" if spec.on_array(config) else "depthwise"
     return (
         node.name,
         spec.kind,
+        f"{engine} narrow" if spec.narrow else engine,
         _shape(spec.input),
         _shape(output.shape),
         geometry,

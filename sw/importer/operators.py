@@ -1,6 +1,6 @@
 """The operators that networks may contain: each function reads one operation and gives its value as an expression."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf, prod
 from typing import Any, cast
 
@@ -284,11 +284,6 @@ _WAYS_OUT = {
 
 SHAPES = ("view", "_unsafe_view", "reshape", "flatten", "squeeze", "unsqueeze", "dropout", "clone", "contiguous")
 """Operators that change no value: beside the host's they run on the host."""
-
-
-def supported_operators() -> Sequence[str]:
-    """Names of the operators, without namespace and overload, in order."""
-    return sorted(_TABLE)
 
 
 def expression_of(operation: Operation, read: Read) -> Expression | Constant:

@@ -1,7 +1,7 @@
 """What became of each operator of a network, and the error that lists all those that cannot run."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -86,19 +86,3 @@ class Follows(Rejection):
 
     def __init__(self, name: str) -> None:
         super().__init__("input", "the result of an operator that runs", f"that of {name}, which is rejected", "change that one first")
-
-
-def report_text(operators: Iterable[OperatorReport]) -> str:
-    """A line an operator, verdicts first, columns aligned."""
-    operators = list(operators)
-    rows = [(report.verdict, report.name, report.operator, _reason(report), report.source) for report in operators]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
-    return "".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip() + "\n" for row in rows
-    )
-
-
-def _reason(report: OperatorReport) -> str:
-    if report.verdict != "rejected":
-        return report.reason
-    return f"{report.reason} must be {report.limit}, not {report.value} ({report.way_out})"
