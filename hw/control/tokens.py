@@ -70,9 +70,15 @@ class Tokens(Component):
                 held = Signal(range(TOKEN_MAX + 1), name=f"held_{pair}")
                 up_down(m, given, up=ports[giver].give[taker], down=ports[taker].take[giver])
                 up_down(m, held, up=ports[giver].reserve[taker], down=ports[taker].release[giver])
-                m.d.comb += [
-                    ports[taker].available[giver].eq(given != 0),
-                    ports[giver].room[taker].eq(held != TOKEN_MAX),
+                available = Signal(name=f"available_{pair}")
+                room = Signal(name=f"room_{pair}", init=1)
+                give, take = ports[giver].give[taker], ports[taker].take[giver]
+                reserve, release = ports[giver].reserve[taker], ports[taker].release[giver]
+                # Registers of their own: much depends on them. Nothing is taken or reserved that is not there.
+                m.d.sync += [
+                    available.eq(give | (available & ~((given == 1) & take))),
+                    room.eq(release | (room & ~((held == TOKEN_MAX - 1) & reserve))),
                 ]
+                m.d.comb += [ports[taker].available[giver].eq(available), ports[giver].room[taker].eq(room)]
         return m
 
