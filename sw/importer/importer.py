@@ -166,6 +166,9 @@ class _Walk:
     def _value(self, operation: Operation) -> Expression | Constant:
         short = operation.short
         if operation.operator.startswith("quantized_decomposed."):
+            given = self._read(operation.arguments["input"])
+            if isinstance(given, HostValue) and not given.head:
+                return HostValue(operation, operation.shape or (), head=False)
             if short.startswith("quantize_per_"):
                 return self._quantize(operation)
             if short.startswith("dequantize_per_"):

@@ -85,12 +85,8 @@ class Realizer:
                 result = self.builder.add_concat(value.operation, parts, value.shape, quantizer.full)
                 self.placed[value.operation.node.name] = result.tensor
                 return result
-            case FloatInput() | HostValue(head=True):
+            case FloatInput() | HostValue():
                 return self._requantize(self._input(value, quantizer.full), quantizer, asked)
-            case HostValue():
-                raise Rejection(
-                    "host operators", "at the very beginning or end of the network", value.operation.name, "move it, or change it"
-                )
             case Broken():
                 return Stored(self.builder.add_tensor(asked.name, value.shape, quantizer), value.shape)
 
