@@ -1,4 +1,4 @@
-"""The whole of post-training quantization: capture, calibrate, choose scales, round weights, correct biases, convert."""
+"""The whole of post-training quantization: capture, calibrate, align channels, choose scales, round weights, correct biases, convert."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from tercel.sw.quantize.alignment import align_channels
 from tercel.sw.quantize.calibration import CalibrationImages, calibrate
 from tercel.sw.quantize.capture import capture
 from tercel.sw.quantize.layer_by_layer import finish_layers
@@ -53,6 +54,7 @@ def quantize_model(
     name_observers(prepared)
     report("capture")(1, 1)
     kept = calibrate(prepared, images, progress=report("calibrate"))
+    align_channels(prepared, kept)
     choose_weight_scales(prepared)
     if bias_correction or compensation:
         finish_layers(prepared, kept, compensation=compensation, bias_correction=bias_correction, progress=report("round weights"))

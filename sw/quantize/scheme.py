@@ -24,6 +24,9 @@ Shifts = npt.NDArray[np.int64]
 ShiftRule = Literal["floor", "round", "signed", "search"]
 
 MAX_SHIFT = 15
+_ALMOST = 0.95
+"""A channel that fills this share of the codes is left where it is."""
+
 _SMALLEST = 2.0**-100
 """Scale of a layer that is zero everywhere; large enough that shifted scales and products of scales stay normal float32 numbers."""
 
@@ -92,6 +95,15 @@ class Scheme:
         """
         raise NotImplementedError
 
+    @property
+    def aligns(self) -> bool:
+        """Whether channels that may be made smaller (:mod:`~tercel.sw.quantize.alignment`) make better use of the grid."""
+        return False
+
+    def alignment(self, ranges: Reals) -> Reals:
+        """Factors in 1/2..1 that bring channels of these ranges to powers of two of the largest; only for a scheme that ``aligns``."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerLayer(Scheme):
@@ -135,7 +147,8 @@ class Shift(Scheme):
         layer scales within the octave below ``R / largest code``, the one with the least sum of the channels' relative errors.
 
     A channel of zeros has shift 0. Where a bias would leave its range, the channel's shift is lowered, and the layer's scale raised
-    when shift 0 is not enough.
+    when shift 0 is not enough. Below 8 bits, ``floor`` also moves channels onto the grid of powers of two where the network allows it
+    (:mod:`~tercel.sw.quantize.alignment`).
 
     Parameters
     ----------
@@ -165,6 +178,20 @@ class Shift(Scheme):
         scale = _float32_above(max(scale, floor))
         highest = np.where(least > 0, floor_log2(scale / np.where(least > 0, least, 1.0)), MAX_SHIFT)
         return np.ldexp(np.float32(scale), -np.minimum(shifts, highest)).astype(np.float32)
+
+    @property
+    def aligns(self) -> bool:
+        """Rule ``floor`` does."""
+        return self.rule == "floor"
+
+    def alignment(self, ranges: Reals) -> Reals:
+        """See :meth:`Scheme.alignment`; 1 for channels that are out of the shifts' reach, or that fill their codes almost."""
+        full = float(ranges.max(initial=0.0)) or 1.0
+        shifts = _floor_shifts(ranges, full)
+        filled = np.ldexp(np.where(ranges == 0, full, ranges), shifts) / full
+        # A shade below the power of two, so that no rounding puts the range above it.
+        factors = (1 - 2.0**-18) / (2 * filled)
+        return np.where((ranges > 0) & (shifts < MAX_SHIFT) & (filled < _ALMOST), factors, 1.0)
 
     def _search(self, weights: Reals, *, bits: int, scale: float) -> tuple[float, Shifts]:
         energy = np.square(weights).sum(axis=1)

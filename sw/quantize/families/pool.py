@@ -16,9 +16,14 @@ def _is_spatial_mean(node: Node) -> bool:
     return isinstance(dims, list | tuple) and sorted(dim % 4 for dim in dims if isinstance(dim, int)) == [2, 3]
 
 
+def is_average(node: Node) -> bool:
+    """Whether a node averages over height and width."""
+    return node.target in _AVERAGES or _is_spatial_mean(node)
+
+
 def plan_average(node: Node, plan: Plan) -> bool:
     """An average is rounded to a scale of its own: its range is smaller than that of what it averages."""
-    if not is_real(node) or not (node.target in _AVERAGES or _is_spatial_mean(node)):
+    if not is_real(node) or not is_average(node):
         return False
     plan.quantize(node.args[0], absorb_clamps(node, plan))
     return True

@@ -1,0 +1,94 @@
+"""Channels moved onto powers of two: the network's function stays, ranges meet the grid, clamps stop it."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from tercel.sw.quantize import SCHEMES  # noqa: E402
+from tercel.sw.quantize.alignment import align_channels  # noqa: E402
+from tercel.sw.quantize.calibration import CalibrationImages, calibrate  # noqa: E402
+from tercel.sw.quantize.capture import capture  # noqa: E402
+from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
+from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
+from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
+
+
+def aligned(model, *, scheme="shift8", bits=4):
+    """The float network after alignment and the ranges of its layers."""
+    torch.manual_seed(1)
+    images = torch.randn(4, 3, 8, 8)
+    stream = CalibrationImages(images)
+    prepared = prepare_pt2e(capture(model, stream.example), TercelQuantizer(scheme=scheme, bits=bits))
+    kept = calibrate(prepared, stream, progress=lambda *_: None)
+    before = [layer.weight.clone() for layer in weighted_layers(prepared)]
+    align_channels(prepared, kept)
+    layers = list(weighted_layers(prepared))
+    with torch.no_grad():
+        outputs = torch.cat([prepared(image[None]) for image in images])
+        assert torch.allclose(outputs, model.eval()(images), rtol=1e-4, atol=1e-5)
+    moved = [not torch.equal(old, layer.weight) for old, layer in zip(before, layers, strict=True)]
+    return moved, [layer.weight.reshape(len(layer.weight), -1).abs().amax(dim=1).double().numpy() for layer in layers]
+
+
+def chain(clamp, *, seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), clamp, nn.ConstantPad2d((0, 1, 0, 1), 0.0), nn.Conv2d(8, 8, 3, groups=8), clamp, nn.Conv2d(8, 12, 1), clamp,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+    )  # fmt: skip
+    with torch.no_grad():
+        for layer in model:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight *= torch.rand(len(layer.weight), 1, 1, 1) + 0.1
+    return model
+
+
+def misfit(ranges):
+    """How far each channel is below the next power of two of the largest, 0..1."""
+    exponent = np.log2(ranges.max() / ranges)
+    return exponent - np.floor(exponent)
+
+
+@pytest.mark.parametrize("clamp", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(0.0, 50.0)])
+def test_ranges_meet_powers_of_two(clamp):
+    moved, ranges = aligned(chain(clamp))
+    assert moved == [True] * 4
+    for layer in ranges[:3]:
+        assert (misfit(layer) < 0.08).all()
+
+
+@pytest.mark.parametrize(("options", "clamp"), [
+    ({"bits": 8}, nn.ReLU()), ({"scheme": "per_channel"}, nn.ReLU()), ({"scheme": "shift_search"}, nn.ReLU()), ({}, nn.Hardtanh(-1.0, 1.0)),
+])  # fmt: skip
+def test_what_is_left_alone(options, clamp):
+    assert not any(aligned(chain(clamp), **options)[0])
+
+
+def test_channels_that_reach_the_clamp_stay():
+    model = chain(nn.ReLU6())
+    model[0].bias.data[:4] = 20.0
+    before = model[0].weight.detach().reshape(8, -1).abs().amax(dim=1).double().numpy()
+    _, ranges = aligned(model)
+    assert np.array_equal(ranges[0][:4], before[:4]) and not np.array_equal(ranges[0][4:], before[4:])
+
+
+def test_a_tensor_with_two_readers_stays():
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            x = self.one(x).relu()
+            return self.two(x) + self.three(x)
+
+    assert aligned(Fork())[0] == [False] * 3
+
+
+def test_factors():
+    ranges = np.array([1.0, 0.3, 0.5, 0.49, 2.0**-16, 0.0])
+    factors = SCHEMES["shift8"].alignment(ranges)
+    assert factors.tolist() == pytest.approx([1.0, 0.25 / 0.3, 1.0, 1.0, 1.0, 1.0], rel=1e-5)
+    assert SCHEMES["shift8"].alignment(np.zeros(2)).tolist() == [1.0, 1.0]
