@@ -51,6 +51,8 @@ def _is_array_faster(layer: LayerNode, config: Config) -> bool:
     if spec.digits > config.max_digits or (config.digit_set == "ternary" and np.abs(layer.weights).max(initial=0) > 1):
         return False
     steps = ceil_div(spec.input[2], config.lanes)
+    if steps * spec.digits > config.weight_depth:
+        return False
     words = ceil_div(spec.out, config.outputs) * steps * spec.digits
     on_array = words * max(1, config.weight_word_bytes // config.memory_width)
     records = ceil_div(spec.out, config.lanes) * steps * max(1, config.lanes // 8)
