@@ -1,6 +1,6 @@
 """Networks with quantize and dequantize operators written out, as quantization flows leave them, and their comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers the o
 
 from tercel.hw.config import BASE, Config
 from tercel.sw.graph.codes import from_codes, to_codes
+from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode
 from tercel.sw.graph.reference import run_reference
 from tercel.sw.importer import Imported, import_exported
 
@@ -101,6 +102,30 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight(), None if self.bias is None else self.bias())
+
+
+class Net(nn.Module):
+    """Modules by name, and a function that runs them: ``run(net, x)``."""
+
+    def __init__(self, run: Callable[..., Tensor], **modules: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def sandwich(middle: nn.Module, *, scale: float = 0.0987, zero_point: int = -7, source: nn.Module | None = None) -> nn.Module:
+    """Quantize, the module, quantize."""
+    return nn.Sequential(source or Quant(0.02, 3), middle, Quant(scale, zero_point))
+
+
+def only(graph: IntegerGraph) -> LayerNode:
+    """The only layer."""
+    (layer,) = graph.layers()
+    return layer
 
 
 def export(model: nn.Module, *shape: int) -> torch.export.ExportedProgram:

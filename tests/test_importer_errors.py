@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from qdq_models import Conv, Linear, Quant, Weight, export
+from qdq_models import Conv, Linear, Net, Quant, Weight, export
 from torch import Tensor, nn
 
 from tercel.hw.config import BASE, TINY, Config
@@ -17,15 +17,9 @@ from tercel.sw.importer import UnsupportedError, explain, import_exported
 TERNARY = Config(name="ternary", digit_set="ternary")
 
 
-class Net(nn.Module):
-    def __init__(self, run, **modules: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
+def lineless(text: object) -> str:
+    """Without the numbers of lines in the tests' own files."""
+    return re.sub(r"(\.py):\d+", r"\1:LINE", str(text))
 
 
 def between(*middle: nn.Module) -> nn.Module:
@@ -48,7 +42,7 @@ CASES = {
     "no quantizer between": (
         between(conv(), Conv(Weight((8, 8, 1, 1)))),
         (
-            "2.conv2d: aten.conv2d.default at qdq_models.py:92: input must be quantized, not the float result of 1.conv2d "
+            "2.conv2d: aten.conv2d.default at qdq_models.py:LINE: input must be quantized, not the float result of 1.conv2d "
             "(put quantize and dequantize ops between the two)"
         ),
     ),
@@ -62,64 +56,64 @@ CASES = {
     "sum of two convolutions": (
         Net(lambda net, x: net.q(net.a(net.i(x)) + net.b(net.i(x))), i=Quant(0.02), a=conv(), b=conv(), q=Quant(0.1)),
         (
-            "add: aten.add.Tensor at test_importer_errors.py:LINE: operands of a sum must be at most one convolution without a quantize "
+            "add: aten.add.Tensor at qdq_models.py:LINE: operands of a sum must be at most one convolution without a quantize "
             "op, not two of them (quantize one of them first)"
         ),
     ),
     "sum with a number": (
         between(conv(), Net(lambda net, x: x + 1.5)),
         (
-            "2.add: aten.add.Tensor at test_importer_errors.py:LINE: other must be a tensor, not 1.5 "
+            "2.add: aten.add.Tensor at qdq_models.py:LINE: other must be a tensor, not 1.5 "
             "(fold constants into the bias of the layer before)"
         ),
     ),
     "product": (
         between(Net(lambda net, x: x * x)),
         (
-            "1.mul: aten.mul.Tensor at test_importer_errors.py:LINE: operator must be a supported one, not mul "
+            "1.mul: aten.mul.Tensor at qdq_models.py:LINE: operator must be a supported one, not mul "
             "(fold constants into weights; a product of two activations does not run on this machine)"
         ),
     ),
     "kernel": (
         between(Conv(Weight((8, 6, 17, 1)), padding=(8, 0))),
-        "1.conv2d: aten.conv2d.default at qdq_models.py:92: kernel must be in 1..16, not (17, 1) (split larger kernels)",
+        "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: kernel must be in 1..16, not (17, 1) (split larger kernels)",
     ),
     "stride": (
         between(conv(stride=5)),
-        "1.conv2d: aten.conv2d.default at qdq_models.py:92: stride must be in 1..4, not 5 (subsample in a layer of its own)",
+        "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: stride must be in 1..4, not 5 (subsample in a layer of its own)",
     ),
     "two strides": (
         between(conv(stride=(1, 2))),
         (
-            "1.conv2d: aten.conv2d.default at qdq_models.py:92: stride must be equal in rows and columns, not (1, 2) "
+            "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: stride must be equal in rows and columns, not (1, 2) "
             "(subsample in a layer of its own)"
         ),
     ),
     "output not quantized": (
         nn.Sequential(Quant(0.02), conv()),
         (
-            "1.conv2d: aten.conv2d.default at qdq_models.py:92: output of the network must be quantized, not the float result of 1.conv2d "
-            "(quantize the output too)"
+            "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: output of the network must be quantized, not the float result of "
+            "1.conv2d (quantize the output too)"
         ),
     ),
     "input not quantized": (
         nn.Sequential(conv(), Quant(0.1)),
         (
-            "0.conv2d: aten.conv2d.default at qdq_models.py:92: input must be quantized, not the float result of input "
+            "0.conv2d: aten.conv2d.default at qdq_models.py:LINE: input must be quantized, not the float result of input "
             "(put quantize and dequantize ops between the two)"
         ),
     ),
     "16 bits": (
         between(Quant(0.001, low=-32768, high=32767, dtype=torch.int16)),
         (
-            "1.quantize_per_tensor: quantized_decomposed.quantize_per_tensor.default at qdq_models.py:27: codes of an activation must be "
+            "1.quantize_per_tensor: quantized_decomposed.quantize_per_tensor.default at qdq_models.py:LINE: codes of an activation must be "
             "of 8 bits (-128..127 or 0..255), not -32768..32767 (quantize activations to int8 or uint8)"
         ),
     ),
     "zero points of channels": (
         between(Conv(Weight((8, 6, 1, 1), scales=[0.01] * 8, zero_points=list(range(8))))),
         (
-            "1.conv2d: aten.conv2d.default at qdq_models.py:92: weight zero points must be equal in all channels, not 8 different "
+            "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: weight zero points must be equal in all channels, not 8 different "
             "(use symmetric weights)"
         ),
     ),
@@ -137,14 +131,14 @@ CASES = {
     "mean over channels": (
         between(Net(lambda net, x: x.mean(1, keepdim=True))),
         (
-            "1.mean: aten.mean.dim at test_importer_errors.py:LINE: dim must be rows and columns (2, 3) of an image, not [1] "
+            "1.mean: aten.mean.dim at qdq_models.py:LINE: dim must be rows and columns (2, 3) of an image, not [1] "
             "(average with adaptive_avg_pool2d)"
         ),
     ),
     "crop": (
         between(Net(lambda net, x: x[:, :, 1:, :]), conv()),
         (
-            "1.slice: aten.slice.Tensor at test_importer_errors.py:LINE: slice must be every n-th row and column of a whole image, "
+            "1.slice: aten.slice.Tensor at qdq_models.py:LINE: slice must be every n-th row and column of a whole image, "
             "not dim 2, step 1 (crop with a convolution)"
         ),
     ),
@@ -158,8 +152,8 @@ CASES = {
     "two scales of the input": (
         Net(lambda net, x: net.q(net.a(x) + net.b(x)), a=Quant(0.02, 3), b=Quant(0.03, 3), q=Quant(0.1)),
         (
-            "b.quantize_per_tensor: quantized_decomposed.quantize_per_tensor.default at qdq_models.py:27: quantize ops of an input must be "
-            "one scale, zero point and sign, (0.02, 3, True), not (0.03, 3, True) (quantize the input once, before all branches)"
+            "b.quantize_per_tensor: quantized_decomposed.quantize_per_tensor.default at qdq_models.py:LINE: quantize ops of an input must "
+            "be one scale, zero point and sign, (0.02, 3, True), not (0.03, 3, True) (quantize the input once, before all branches)"
         ),
     ),
     "nothing to compute": (
@@ -169,7 +163,7 @@ CASES = {
     "transposed": (
         between(Net(lambda net, x: x.permute(0, 2, 3, 1).contiguous())),
         (
-            "1.permute: aten.permute.default at test_importer_errors.py:LINE: operator must be a supported one, not permute "
+            "1.permute: aten.permute.default at qdq_models.py:LINE: operator must be a supported one, not permute "
             "(keep images as batch, channels, rows, columns)"
         ),
     ),
@@ -191,7 +185,7 @@ def test_rejections(name: str) -> None:
         import_exported(export(model, 6, 7, 7), config=BASE)
     heading, line = str(caught.value).splitlines()
     assert heading == "1 operator of the network cannot run:"
-    assert re.sub(r"(errors\.py):\d+", r"\1:LINE", line) == "  " + message
+    assert lineless(line) == "  " + message
     assert caught.value.exit_code == 3
 
 
@@ -207,15 +201,16 @@ def test_rejections(name: str) -> None:
             between(conv()),
             TERNARY,
             (
-                "1.conv2d: aten.conv2d.default at qdq_models.py:92: weights must be ternary (codes -1, 0, 1), not -128..127 "
+                "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: weights must be ternary (codes -1, 0, 1), not -128..127 "
                 "(quantize with scheme ternary, or take a radix4 config)"
             ),
         ),
     ],
 )
 def test_rejections_of_a_machine(model: nn.Module, config: Config, message: str) -> None:
-    with pytest.raises(UnsupportedError, match=re.escape(message) + "$"):
+    with pytest.raises(UnsupportedError) as caught:
         import_exported(export(model, 6, 7, 7), config=config)
+    assert lineless(caught.value).endswith(message)
 
 
 def test_overflow_names_the_layer() -> None:
@@ -223,10 +218,9 @@ def test_overflow_names_the_layer() -> None:
     bias = torch.tensor([0.0, 64424.0, 0, 0, 0, 0, 0, 0])
     codes = np.full((8, 6, 1, 1), 127)
     weight = Weight(codes.shape, codes=codes, scales=0.0015)
-    with pytest.raises(
-        UnsupportedError, match=re.escape("1.conv2d: aten.conv2d.default at qdq_models.py:92: sums of channel 1 must be in")
-    ):
+    with pytest.raises(UnsupportedError) as caught:
         import_exported(export(between(Conv(weight, bias)), 6, 5, 5), config=BASE)
+    assert "1.conv2d: aten.conv2d.default at qdq_models.py:LINE: sums of channel 1 must be in" in lineless(caught.value)
 
 
 def test_all_at_once() -> None:
@@ -262,7 +256,7 @@ def test_explain_a_network_that_runs() -> None:
     verdicts = [(report.operator.split(".")[1], report.verdict) for report in reports]
     assert ("conv2d", "placed") in verdicts and ("relu", "fused") in verdicts
     placed = next(report for report in reports if report.verdict == "placed")
-    assert str(placed) == "1.conv2d: aten.conv2d.default placed, layer 1.conv2d at qdq_models.py:92"
+    assert lineless(placed) == "1.conv2d: aten.conv2d.default placed, layer 1.conv2d at qdq_models.py:LINE"
 
 
 def test_softmax_on_the_host() -> None:
@@ -327,9 +321,10 @@ def test_normalisation_on_the_host() -> None:
 def test_host_in_the_middle() -> None:
     """Refused: what follows a host operator must be on the host too."""
     model = nn.Sequential(Quant(0.02, 3), nn.Sigmoid(), Quant(0.01), conv(), Quant(0.1))
-    message = "3.conv2d: aten.conv2d.default at qdq_models.py:92: operator must be in allow_host, because it reads a result of the host"
-    with pytest.raises(UnsupportedError, match=re.escape(message)):
+    message = "3.conv2d: aten.conv2d.default at qdq_models.py:LINE: operator must be in allow_host, because it reads a result of the host"
+    with pytest.raises(UnsupportedError) as caught:
         import_exported(export(model, 6, 5, 5), config=BASE, allow_host=["sigmoid"])
+    assert message in lineless(caught.value)
     model = nn.Sequential(Quant(0.02, 3), conv(), Quant(0.1), nn.Sigmoid(), nn.ReLU())
     with pytest.raises(UnsupportedError, match="operator must be in allow_host, because it reads a result of the host, not relu"):
         import_exported(export(model, 6, 5, 5), config=BASE, allow_host=["sigmoid"])

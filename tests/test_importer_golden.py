@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from qdq_models import Conv, Linear, Quant, Weight, export
+from qdq_models import Conv, Linear, Net, Quant, Weight, export
 from random_graphs import random_codes
 from torch import Tensor, nn
 
@@ -19,19 +19,8 @@ from tercel.sw.importer import import_exported
 SHIFTED = [0.004 * 2.0 ** -(index % 5) for index in range(16)]
 
 
-class Net(nn.Module):
-    def __init__(self, run: Callable[..., Tensor], **modules: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, self.input(x))
-
-
 def quantized(run: Callable[..., Tensor], **modules: nn.Module) -> nn.Module:
-    return Net(run, input=Quant(0.02, 3), output=Quant(0.0987, -9), **modules)
+    return Net(lambda net, x: run(net, net.input(x)), input=Quant(0.02, 3), output=Quant(0.0987, -9), **modules)
 
 
 MODELS = {
