@@ -6,6 +6,7 @@ from math import ceil
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Mode, Space
+from tercel.sw.compiler.flat import has_gapless, is_pointwise
 from tercel.sw.compiler.fold import column_stride
 from tercel.sw.compiler.group import Group, Key, Use
 from tercel.sw.compiler.group_plan import Shape, chunk_groups, depths, group_words, output_groups, residents
@@ -65,7 +66,8 @@ def least_cycles(group: Group, config: Config) -> float:
     for layer in group.layers:
         spec, space = layer.spec, group.input_keys[layer.output][1]
         sections, groups = output_groups(spec, config)
-        work[space] += _layer_cycles(spec, config, spec.output[0], sections * groups, 2)[0]
+        flat = space == 0 and is_pointwise(spec)
+        work[space] += _layer_cycles(spec, config, rows=spec.output[0], groups=sections * groups, pitch=2, flat=flat)[0]
     return max(work)
 
 
@@ -114,6 +116,8 @@ class _Simulation:
         in_parts = not on_array and len(ready) == 1 and spec.kind != "linear"
         chunks: list[int] = []
         pitch = self.buffers[inputs].pitch
+        touched = [inputs, key] if layer.residual is None else [inputs, key, (layer.residual, 0)]
+        flat = on_array and has_gapless(spec, [self.buffers[used] for used in touched], rows=end - first, config=config)
         for start in range(0, total, count):
             size = min(count, total - start)
             # The channels that a chunk of the depthwise engine reads have been made by as large a part of the chunks before, and
@@ -126,7 +130,7 @@ class _Simulation:
                 after.update(task for part in ready for task in part)
             if arriving:
                 after.update(self._weights(spec, size, first))
-            cost = _layer_cycles(spec, config, end - first, size, pitch)
+            cost = _layer_cycles(spec, config, rows=end - first, groups=size, pitch=pitch, flat=flat)
             chunks.append(self._add(Engine.ARRAY if on_array else Engine.DEPTHWISE, after, cost))
         self.made[key].append((end, chunks))
         self.freed.setdefault((inputs, layer.output), []).append((use.first_row(end), chunks))
@@ -182,8 +186,9 @@ def _word_beats(config: Config) -> dict[Space, int]:
 
 
 @lru_cache(maxsize=1 << 14)
-def _layer_cycles(spec: LayerSpec, config: Config, rows: int, groups: int, pitch: int) -> tuple[int, int]:
+def _layer_cycles(spec: LayerSpec, config: Config, *, rows: int, groups: int, pitch: int, flat: bool) -> tuple[int, int]:
     """Cycles of one instruction: engine taken, and until it has landed after that."""
+    width, rows = (rows * spec.output[1], 1) if flat else (spec.output[1], rows)
     values = {
         "rows": rows - 1,
         "kernel_height": spec.kernel[0] - 1,
@@ -194,7 +199,7 @@ def _layer_cycles(spec: LayerSpec, config: Config, rows: int, groups: int, pitch
         values |= {
             "digits": spec.digits - 1,
             "groups": ceil_div(spec.input[2] // spec.groups, config.lanes) - 1,
-            "tiles": ceil_div(spec.output[1], config.pixels) - 1,
+            "tiles": ceil_div(width, config.pixels) - 1,
             "output_groups": groups - 1,
             "residual": int(spec.residual),
             "narrow": int(bool(spec.narrow)),

@@ -9,6 +9,7 @@ from tercel.sw.band import Band
 from tercel.sw.chunk import Chunk, LinearPart
 from tercel.sw.compiler.alone import lower_alone
 from tercel.sw.compiler.fit import FitError
+from tercel.sw.compiler.flat import flat_band, has_gapless
 from tercel.sw.compiler.fold import FoldedSpec, folded_fields, row_pieces
 from tercel.sw.compiler.group import Key
 from tercel.sw.compiler.group_plan import GroupPlan
@@ -254,6 +255,9 @@ class _GroupEmitter:
             input_column=0,
             input_columns=spec.input[1],
         )
+        touched = [inputs, step.key] if layer.residual is None else [inputs, step.key, (layer.residual, 0)]
+        if code.on_array and has_gapless(spec, [self.plan.buffers[key] for key in touched], rows=rows, config=self.config):
+            band = flat_band(band)
         top = step.first * spec.stride - spec.padding[0]
         visited = (rows - 1) * spec.stride + (spec.kernel[0] - 1) * spec.dilation[0] + 1
         source = self._view(inputs, row=top, rows=visited)

@@ -7,6 +7,7 @@ from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 from tercel.sw.compiler.allocate import allocate
 from tercel.sw.compiler.cost import group_cycles, least_cycles
+from tercel.sw.compiler.flat import is_pointwise
 from tercel.sw.compiler.fold import FoldedSpec, unfold
 from tercel.sw.compiler.group import Group, make_group
 from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, depths, group_words, plan_group, requests
@@ -77,15 +78,19 @@ class _Segmenter:
         group = self.group(first, end)
         if group is None or not all(self._weights_fit(layer.spec) for layer in group.layers):
             return None
-        names: dict[str, int] = {}
-        signature: list[object] = []
-        for layer in group.layers:
-            links = [names.setdefault(name, len(names)) for name in (*layer.inputs, layer.output)]
-            signature += [self.canonical[layer.name], *links, layer.output in group.stored]
-        key = tuple(signature)
+        key = self.signature(group)
         if key not in self.known:
             self.known[key] = self._best_choice(group)
         return self.known[key]
+
+    def signature(self, group: Group) -> tuple[object, ...]:
+        """What a group's cost depends on."""
+        names: dict[str, int] = {}
+        found: list[object] = []
+        for layer in group.layers:
+            links = [names.setdefault(name, len(names)) for name in (*layer.inputs, layer.output)]
+            found += [self.canonical[layer.name], *links, layer.output in group.stored]
+        return tuple(found)
 
     def _best_choice(self, group: Group) -> _Choice | None:
         """The cheapest, or the first that is about as cheap as any can be."""
@@ -105,6 +110,7 @@ class _Segmenter:
     def _choices(self, group: Group) -> Iterator[_Choice]:
         """For each height of the strips the widest spread that fits, with slack and, where that costs spread, without."""
         height = group.layers[-1].spec.output[0]
+        has_flat = any(is_pointwise(layer.spec) and layer.spec.output[1] % self.config.pixels for layer in group.layers)
         whole_only = len(group.layers) > MOST_STRIP_LAYERS
         for rows in [height] if whole_only else [*(h for h in HEIGHTS if h < height), height]:
             strips = ceil_div(height, rows)
@@ -119,6 +125,12 @@ class _Segmenter:
                 choice = next((choice for choice in found if choice is not None), None)
                 if choice is not None:
                     yield choice
+                    if (
+                        has_flat
+                        and choice.shape.spread
+                        and (narrow := self._evaluate(group, replace(choice.shape, spread=0), steps[split], simulated=simulated))
+                    ):
+                        yield narrow
                     if choice.shape.spread == spreads[0] and (slack, split, channels, slices) == paces[0]:
                         break
 
@@ -142,17 +154,25 @@ def segment(state: Compilation) -> None:
 
 def _segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> list[GroupPlan | Node]:
     segmenter = _Segmenter(graph, config, wanted)
-    count = len(graph.nodes)
+    while True:
+        plans = _plans(segmenter, _cheapest_cuts(segmenter))
+        if plans is not None:
+            return plans
+
+
+def _cheapest_cuts(segmenter: _Segmenter) -> list[tuple[int, int, Shape | None]]:
+    """First node, end and shape of each group, in order; no shape for a node alone."""
+    nodes, count = segmenter.graph.nodes, len(segmenter.graph.nodes)
     cheapest: list[tuple[float, int, Shape | None]] = [(0.0, 0, None)]
     cheapest += [(float("inf"), 0, None) for _ in range(count)]
-    for first, node in enumerate(graph.nodes):
+    for first, node in enumerate(nodes):
         before = cheapest[first][0]
         macs = node.spec.macs if isinstance(node, LayerNode) else 0
-        alone = before + 1000 + ALONE * macs / config.array_lanes
+        alone = before + 1000 + ALONE * macs / segmenter.config.array_lanes
         if alone < cheapest[first + 1][0]:
             cheapest[first + 1] = (alone, first, None)
         for end in range(first + 1, min(count, first + MOST_LAYERS) + 1):
-            if not isinstance(graph.nodes[end - 1], LayerNode):
+            if not isinstance(nodes[end - 1], LayerNode):
                 break
             choice = segmenter.best(first, end)
             if choice is not None and before + choice.cost < cheapest[end][0]:
@@ -163,13 +183,24 @@ def _segment(graph: IntegerGraph, config: Config, wanted: Collection[str]) -> li
         _, first, shape = cheapest[end]
         cuts.append((first, end, shape))
         end = first
+    return cuts[::-1]
+
+
+def _plans(segmenter: _Segmenter, cuts: list[tuple[int, int, Shape | None]]) -> list[GroupPlan | Node] | None:
+    """Plans of all groups, from the low and the high end of the scratchpads by turns, so that neighbours overlap less.
+
+    None, and the group is not tried again, if one does not fit after all because its last strips need more than its first.
+    """
     plans: list[GroupPlan | Node] = []
-    for number, (first, end, shape) in enumerate(reversed(cuts)):
+    for number, (first, end, shape) in enumerate(cuts):
         group = None if shape is None else segmenter.group(first, end)
         if group is None or shape is None:
-            plans.append(graph.nodes[first])
+            plans.append(segmenter.graph.nodes[first])
             continue
+        config = segmenter.config
         plan = plan_group(group, shape, config, from_top=number % 2 == 1) or plan_group(group, shape, config)
-        assert plan is not None
+        if plan is None:
+            segmenter.known[segmenter.signature(group)] = None
+            return None
         plans.append(plan)
     return plans

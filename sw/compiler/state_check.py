@@ -1,6 +1,5 @@
 """What must hold between passes. A failure is a fault of the compiler, never of the network."""
 
-
 from itertools import pairwise
 
 from tercel.sw.compiler.group_plan import GroupPlan
