@@ -281,3 +281,19 @@ def test_passes_are_reported_and_written(tmp_path):
     assert passes == ["legalize", "fold", "segment", "place", "emit", "order", "finish"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}_{name}.txt" for number, name in enumerate(passes)]
     assert "block.expand, block.depthwise, block.project" in (tmp_path / "2_segment.txt").read_text()
+
+
+@pytest.mark.parametrize("config", [SMALL, LARGE, CONFIGS[3]], ids=lambda config: config.name)
+def test_concatenation_by_address(config):
+    """Producers store their channels right into the whole; only a tensor that is wanted by itself is copied."""
+    net = NetworkBuilder(config, input=(12, 11, 5))
+    stem = net.layer("conv", net.input, out=2 * config.lanes, kernel=(3, 3), padding=(1, 1, 1, 1))
+    first = net.layer("conv", stem, out=2 * config.lanes, zero_point=3)
+    second = net.layer("conv", stem, out=config.lanes, kernel=(3, 3), padding=(1, 1, 1, 1), zero_point=3)
+    third = net.layer("conv", second, out=config.lanes + 3, zero_point=3)
+    whole = net.concat([first, second, third], name="join")
+    last = net.layer("conv", whole, out=7)
+    for outputs, copied in (([last], 0), ([last, whole], 0), ([last, second], 1)):
+        program = check(net.graph(*outputs), net, config, keep=())
+        mark = next(mark for mark in program.marks if mark.name == "join")
+        assert len(mark.instructions) == copied

@@ -4,20 +4,23 @@ from tercel.hw.config import Config
 from tercel.hw.isa import Opcode
 from tercel.sw.compiler.layer_code import layer_tensors
 from tercel.sw.emitter import Emitter
-from tercel.sw.graph.integer_graph import ConcatNode, LayerNode, Node
+from tercel.sw.graph.integer_graph import Activation, ConcatNode, LayerNode, Node
 from tercel.sw.layer import lower_to_ports
 from tercel.sw.layer_spec import LayerError
 from tercel.sw.lowered_layer import LayerPorts
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.program import Port
-from tercel.sw.tensor_layout import Placement
+from tercel.sw.tensor_layout import Placement, ceil_div
 from tercel.sw.transfer import move_groups, move_tensor
 
 
-def lower_alone(node: Node, image: MemoryImage, ports: dict[str, Port]) -> Emitter:
-    """The node's instructions, from and to external memory. :class:`LayerError` if not even its smallest piece fits."""
+def lower_alone(node: Node, image: MemoryImage, ports: dict[str, Port], tensors: dict[str, Activation]) -> Emitter:
+    """The node's instructions, from and to external memory. :class:`LayerError` if not even its smallest piece fits.
+
+    Inputs of a concatenation that have no port are in their places already.
+    """
     if isinstance(node, ConcatNode):
-        return _lower_concat(node, image.config, ports)
+        return _lower_concat(node, image.config, ports, tensors)
     return _lower_layer(node, image, ports)
 
 
@@ -27,13 +30,17 @@ def _lower_layer(layer: LayerNode, image: MemoryImage, ports: dict[str, Port]) -
     return lower_to_ports(layer.spec, layer_tensors(layer), image, own).emitter
 
 
-def _lower_concat(node: ConcatNode, config: Config, ports: dict[str, Port]) -> Emitter:
+def _lower_concat(node: ConcatNode, config: Config, ports: dict[str, Port], tensors: dict[str, Activation]) -> Emitter:
     """Row by row of each part through the array scratchpad, in two places by turns."""
     emitter = Emitter()
     target = ports[node.output]
     first = 0
     stores: list[list[int]] = [[], []]
     for name in node.inputs:
+        groups = ceil_div(tensors[name].shape[2], config.lanes)
+        if name not in ports:
+            first += groups
+            continue
         source = ports[name]
         words = Placement.words_needed(banks=config.pixels, bank=0, pitch=source.columns, pixel=source.groups, rows=1)
         if 2 * words > config.array_depth:
@@ -54,7 +61,7 @@ def _lower_concat(node: ConcatNode, config: Config, ports: dict[str, Port]) -> E
             )
             loaded = move_tensor(emitter, Opcode.LOAD, source, place, rows=1, column=0, columns=source.columns, after=stores[half][-1:])
             stores[half] += move_groups(
-                emitter, Opcode.STORE, target, place, rows=1, columns=source.columns, groups=(first, source.groups), after=[loaded]
+                emitter, Opcode.STORE, target, place, rows=1, columns=source.columns, groups=(first, groups), after=[loaded]
             )
-        first += source.groups
+        first += groups
     return emitter

@@ -25,7 +25,7 @@ from tercel.sw.layer_spec import LayerError
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.program import Port
 from tercel.sw.tensor_layout import Placement, ceil_div
-from tercel.sw.transfer import move_tensor
+from tercel.sw.transfer import move_groups, move_tensor
 
 _Shared = list[tuple[int, list[int], list[list[int]]]]
 """Address, loads and lists of users of what all chunks of a layer share."""
@@ -49,6 +49,7 @@ class Machine:
     ports: dict[str, Port]
     numbers: dict[str, int]
     trace: Trace
+    views: dict[str, tuple[str, int]]
     memories: dict[Space, RingMemory] = field(default_factory=dict)
     external: dict[str, RowAccesses] = field(default_factory=dict)
     places: tuple[list[_Place], list[_Place]] = field(default_factory=lambda: ([], []))
@@ -101,7 +102,7 @@ class Machine:
 def emit(state: Compilation) -> None:
     """Fill in ``trace``; weights and parameters go to external memory. :class:`FitError` with all layers that cannot be cut to fit."""
     numbers = {node.name: number for number, node in enumerate(state.graph.nodes)}
-    machine = Machine(state.config, state.image, state.ports, numbers, state.trace)
+    machine = Machine(state.config, state.image, state.ports, numbers, state.trace, state.views)
     problems = []
     for plan in state.groups:
         if isinstance(plan, GroupPlan):
@@ -110,7 +111,9 @@ def emit(state: Compilation) -> None:
         state.image.prefix = f"{plan.name}."
         state.trace.node = numbers[plan.name]
         try:
-            machine.append_alone(lower_alone(plan, state.image, state.ports), reads=plan.inputs, writes=plan.output)
+            emitter = lower_alone(plan, state.image, state.ports, state.graph.tensors)
+            if len(emitter):
+                machine.append_alone(emitter, reads=[name for name in plan.inputs if name in state.ports], writes=plan.output)
         except LayerError as error:
             problems.append(f"{plan.name}: {error}")
     if problems:
@@ -176,10 +179,13 @@ class _GroupEmitter:
     def _move(self, step: Step) -> None:
         """LOAD or STORE of whole rows."""
         name = step.key[0]
-        port = self.machine.ports[name]
         load = step.kind == "load"
         owner = self.plan.group.uses[step.key][0].layer if load else self.plan.group.producers[name]
         self.trace.node = self.machine.numbers[owner.name]
+        if name in self.machine.views:
+            self._store_part(step)
+            return
+        port = self.machine.ports[name]
         rows, groups = step.end - step.first, (0, port.groups)
         on_chip, outside = self._access(step.key), self.machine.in_memory(name)
         source, target = (outside, on_chip) if load else (on_chip, outside)
@@ -196,6 +202,19 @@ class _GroupEmitter:
         )
         source.note_read(index, step.first, step.end, groups=groups)
         target.note_write(index, step.first, step.end, groups=groups)
+
+    def _store_part(self, step: Step) -> None:
+        """STOREs of whole rows into some channel groups of a concatenation, row by row."""
+        whole, first = self.machine.views[step.key[0]]
+        port, outside, on_chip = self.machine.ports[whole], self.machine.in_memory(whole), self._access(step.key)
+        count = ceil_div(self.plan.group.tensors[step.key[0]].shape[2], self.config.lanes)
+        for row in range(step.first, step.end):
+            after = sorted(on_chip.read(row, row + 1, groups=(0, count)))
+            view = self._view(step.key, row=row, rows=1)
+            indices = move_groups(self.trace, Opcode.STORE, port, view, rows=1, columns=port.columns, groups=(first, count), after=after)
+            for index in indices:
+                on_chip.note_read(index, row, row + 1, groups=(0, count))
+                outside.note_write(index, row, row + 1, groups=(first, first + count))
 
     def _begin(self, layer: LayerNode) -> _Shared:
         """A strip of a layer begins: weights that do not stay are loaded again, and what all its chunks share."""

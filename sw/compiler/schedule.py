@@ -91,6 +91,9 @@ def list_schedule(tasks: Sequence[Task], costs: Sequence[tuple[int, int]], *, gr
             landed[engine] = max(landed[engine], free[engine] + latency)
             heappush(events, (free[engine], -1))
             heappush(events, (landed[engine], index))
+        if not events and ready[Engine.LOAD]:
+            current += 1
+            events.append((time, -1))
     assert len(order) == len(tasks)
     return Timetable(order, time)
 
@@ -110,4 +113,6 @@ def order(state: Compilation) -> None:
     group_of = {node.name: number for number, nodes in enumerate(state.group_nodes()) for node in nodes}
     numbers = [group_of[node.name] for node in state.graph.nodes]
     groups = [numbers[operation.node] for operation in state.trace.operations]
-    state.order = list_schedule(state.trace.operations, costs, groups=groups).order
+    # Groups without operations do not count: nothing of theirs begins, so that the loads after them would wait for good.
+    ranks = {group: rank for rank, group in enumerate(sorted(set(groups)))}
+    state.order = list_schedule(state.trace.operations, costs, groups=[ranks[group] for group in groups]).order

@@ -31,6 +31,8 @@ class Compilation:
         All nodes in groups, in order; a node alone is one that runs by itself, cut into bands, through external memory.
     image, ports
         External memory and the tensors in it.
+    views
+        Tensors that are stored as a part of a concatenation only: its output, and the first of its channel groups that they are.
     trace
         Operations in the order in which they would run one at a time.
     order
@@ -50,6 +52,7 @@ class Compilation:
     groups: list[GroupPlan | Node] = field(default_factory=list)
     image: MemoryImage = field(init=False)
     ports: dict[str, Port] = field(default_factory=dict)
+    views: dict[str, tuple[str, int]] = field(default_factory=dict)
     trace: Trace = field(default_factory=Trace)
     order: list[int] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
