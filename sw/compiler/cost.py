@@ -9,7 +9,7 @@ from tercel.hw.isa import Engine, Mode, Space
 from tercel.sw.compiler.flat import has_gapless, is_pointwise
 from tercel.sw.compiler.fold import column_stride
 from tercel.sw.compiler.group import Group, Key, Use
-from tercel.sw.compiler.group_plan import Shape, chunk_groups, depths, group_words, output_groups, residents
+from tercel.sw.compiler.group_plan import Shape, chunk_groups, group_words, linear_depths, output_groups, residents
 from tercel.sw.compiler.row_buffer import RowBuffer
 from tercel.sw.compiler.schedule import list_schedule
 from tercel.sw.compiler.steps import Steps
@@ -167,7 +167,7 @@ class _Simulation:
             beats = size * words * _word_beats(self.config)[space]
             self.weight_beats += beats if first == 0 else 0
             self.loaded[space] = self.loaded.get(space, 0) + size * words
-            if self.loaded[space] > depths(self.config)[space] // 2:
+            if self.loaded[space] > linear_depths(self.config)[space] // 2:
                 found.append(self._add(Engine.LOAD, set(), (beats, HANDOVER // 2)))
         return found
 

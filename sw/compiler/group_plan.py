@@ -115,7 +115,7 @@ def output_words(spec: LayerSpec, config: Config) -> int:
 
 
 @lru_cache(maxsize=64)
-def depths(config: Config) -> dict[Space, int]:
+def linear_depths(config: Config) -> dict[Space, int]:
     """Words of the linear memories."""
     return {
         Space.WEIGHT: config.weight_depth,
@@ -135,7 +135,7 @@ def residents(layers: tuple[LayerNode, ...], config: Config) -> frozenset[Space]
             total[space] = total.get(space, 0) + sections * groups * words
         for space, words in common_words(layer.spec, config).items():
             total[space] = total.get(space, 0) + words
-    return frozenset(space for space, words in total.items() if words <= depths(config)[space])
+    return frozenset(space for space, words in total.items() if words <= linear_depths(config)[space])
 
 
 def chunk_groups(spec: LayerSpec, config: Config) -> int:
@@ -143,8 +143,13 @@ def chunk_groups(spec: LayerSpec, config: Config) -> int:
     _, groups = output_groups(spec, config)
     count = ceil_div(groups, _CHUNKS)
     for space, words in group_words(spec, config).items():
-        count = min(count, max(1, depths(config)[space] // _CHUNKS // words))
+        count = min(count, max(1, linear_depths(config)[space] // _CHUNKS // words))
     return count
+
+
+@lru_cache(maxsize=4096)
+def _window_pitch(width: int, banks: int, stride: int, dilation: tuple[int, int]) -> int:
+    return window_pitch(width=width, banks=banks, stride=stride, dilation=dilation)
 
 
 def slice_words(group: Group, key: Key, shape: Shape, config: Config) -> int:
@@ -174,7 +179,7 @@ def buffers_of(group: Group, sizes: Steps, shape: Shape, config: Config) -> dict
         pitch = width
         windows = [use.layer.spec for use in uses if space == 1 and use.layer.spec.kind != "linear"]
         if windows:
-            best = window_pitch(width=width, banks=config.pixels, stride=windows[0].stride, dilation=windows[0].dilation)
+            best = _window_pitch(width, config.pixels, windows[0].stride, windows[0].dilation)
             pitch = min(best, width + shape.spread)
         producer = group.producers.get(name)
         # A residual is read by whole tiles of its reader, like the output is written.

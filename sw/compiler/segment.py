@@ -10,7 +10,7 @@ from tercel.sw.compiler.cost import group_cycles, least_cycles
 from tercel.sw.compiler.flat import is_pointwise
 from tercel.sw.compiler.fold import FoldedSpec, unfold
 from tercel.sw.compiler.group import Group, make_group
-from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, depths, group_words, plan_group, requests
+from tercel.sw.compiler.group_plan import GroupPlan, Shape, buffers_of, group_words, linear_depths, plan_group, requests
 from tercel.sw.compiler.state import Compilation
 from tercel.sw.compiler.steps import Steps, plan_steps
 from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode, Node
@@ -105,7 +105,7 @@ class _Segmenter:
 
     def _weights_fit(self, spec: LayerSpec) -> bool:
         """Whether the linear memories hold what one group of output channels needs."""
-        return all(words <= depths(self.config)[space] for space, words in group_words(spec, self.config).items())
+        return all(words <= linear_depths(self.config)[space] for space, words in group_words(spec, self.config).items())
 
     def _choices(self, group: Group) -> Iterator[_Choice]:
         """For each height of the strips the widest spread that fits, with slack and, where that costs spread, without."""
@@ -136,8 +136,11 @@ class _Segmenter:
 
     def _evaluate(self, group: Group, shape: Shape, sizes: Steps, *, simulated: int) -> _Choice | None:
         buffers = buffers_of(group, sizes, shape, self.config)
+        depths = (self.config.array_depth, self.config.window_depth)
+        if any(buffer.words > depths[key[1]] for key, buffer in buffers.items()):
+            return None
         wanted = requests(sizes, group, buffers)
-        for space, words in enumerate((self.config.array_depth, self.config.window_depth)):
+        for space, words in enumerate(depths):
             usable = min(words, (1 << ADDR_BITS) - 1)
             if allocate([request for request in wanted if request.key[1] == space], depth=usable, from_top=False) is None:
                 return None

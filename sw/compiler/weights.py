@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from tercel.hw.config import Config
 from tercel.hw.isa import Space
 from tercel.sw.chunk import LinearPart
-from tercel.sw.compiler.group_plan import depths
+from tercel.sw.compiler.group_plan import linear_depths
 from tercel.sw.compiler.trace import RingMemory, Trace
 from tercel.sw.transfer import load_words
 
 
 def linear_memories(config: Config) -> dict[Space, RingMemory]:
     """The linear memories of a machine, empty."""
-    return {space: RingMemory(depth) for space, depth in depths(config).items() if depth}
+    return {space: RingMemory(depth) for space, depth in linear_depths(config).items() if depth}
 
 
 @dataclass(frozen=True)
