@@ -20,6 +20,7 @@ def report_command(
     program: ProgramFile,
     *,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="the page to write (.html)")] = None,
+    picture: Annotated[Path | None, typer.Option(help="write the timeline of the engines (.png)")] = None,
     run: Annotated[bool, typer.Option("--run", help="run the RTL and show its cycles and counters")] = False,
     clock_mhz: Annotated[float | None, typer.Option(min=0.001, help="state frames a second at this clock")] = None,
     quantized: Annotated[Path | None, typer.Option(help="the .tq file, to list what became of each operator")] = None,
@@ -49,6 +50,11 @@ def report_command(
         if output is not None:
             progress("draw", 0, 0)
             written = write_report(network, output, title=program.stem, clock_mhz=clock_mhz, measured=measured, operators=operators)
+        if picture is not None:
+            from tercel.sim import plots
+
+            picture.write_bytes(plots.png(plots.timeline(network.program, network.profile)))
+            written = (*written, picture)
     if json:
         figures = network.profile.as_json()
         if measured is not None:

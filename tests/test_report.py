@@ -11,6 +11,7 @@ from small_networks import mobile_block
 from tercel.hw.config import SMALL, TINY
 from tercel.sim import plots
 from tercel.sim.api import compile_network
+from tercel.sim.cli import main
 from tercel.sim.network import NetworkResult
 from tercel.sim.profile import profile
 from tercel.sim.report import measured_lane_cycles, render_report
@@ -108,5 +109,8 @@ def test_measured_run_replaces_the_account(network):
     assert f"{cycles:,} (the cycle model is" in text and "Counters of the simulated machine" in text
 
 
-def test_pictures_are_png_files_too(network):
-    assert plots.png(plots.roofline(network.profile)).startswith(b"\x89PNG")
+def test_the_timeline_is_written_as_a_picture_too(network, tmp_path, capsys):
+    network.save(tmp_path / "block.tnpu")
+    assert main(["report", str(tmp_path / "block.tnpu"), "--picture", str(tmp_path / "block.png")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "block.png")
+    assert (tmp_path / "block.png").read_bytes() == plots.png(plots.timeline(network.program, network.profile))
