@@ -214,7 +214,7 @@ class Program:
         }
         members = {"instructions.bin": instructions, "memory.bin": memory}
         if self.graph is not None:
-            from tercel.sw.graph.serialize import graph_to_bytes  # noqa: PLC0415 (single layers need no graph)
+            from tercel.sw.graph.serialize import graph_to_bytes
 
             members[_GRAPH_MEMBER] = graph_to_bytes(self.graph)
             manifest["graph_sha256"] = hashlib.sha256(members[_GRAPH_MEMBER]).hexdigest()
@@ -327,7 +327,7 @@ def _graph(data: bytes | None, manifest: dict[str, Any]) -> "IntegerGraph | None
     _expect("graph_sha256", manifest.get("graph_sha256"), None if data is None else hashlib.sha256(data).hexdigest())
     if data is None:
         return None
-    from tercel.sw.graph.serialize import graph_from_bytes  # noqa: PLC0415 (single layers need no graph)
+    from tercel.sw.graph.serialize import graph_from_bytes
 
     return graph_from_bytes(data)
 
