@@ -1,7 +1,5 @@
 """A small network of many operators, pictures for it, and what its quantized graph holds."""
 
-
-
 import pytest
 
 torch = pytest.importorskip("torch")

@@ -87,7 +87,7 @@ def test_names_and_source_lines_survive(program):
     layers = calls(program, "conv2d.default") + calls(program, "linear.default")
     names = [list(layer.meta["nn_module_stack"].values())[-1][0] for layer in layers]
     assert names[:3] == ["stem.0", "blocks.0.expand.0", "blocks.0.depthwise.0"] and names[-1] == "classifier.1"
-    assert all("test_quantize.py" in layer.meta["stack_trace"] for layer in layers)
+    assert all("small_torch_networks.py" in layer.meta["stack_trace"] for layer in layers)
     assert all("x + y if self.residual" in add.meta["stack_trace"] for add in calls(program, "add.Tensor"))
 
 
