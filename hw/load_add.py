@@ -5,9 +5,10 @@ front of an ECP5 carry bit (CCU2C, Lattice TN-02205) holds B ? C : A ^ D. Its ge
 ``load``, right wherever a = b, and 0 with it, so that no carry disturbs the value.
 """
 
-from amaranth.hdl import Const, Instance, Module, Mux, Signal
+from amaranth.hdl import Module, Mux
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.carry_chain import carry_chain
 from tercel.hw.mux_add import fpga_family
 
 _INIT = sum(((index >> 2 if index & 2 else index ^ (index >> 3)) & 1) << index for index in range(16))
@@ -42,29 +43,5 @@ class LoadAdd(Component):
         if fpga_family(platform) != "ecp5":
             m.d.comb += self.o.eq(Mux(self.load, self.value, self.a + self.b))
             return m
-        carry = Const(0, 1)
-        zero = Const(0, 1)
-        for low in range(0, self.width, 2):
-            high = low + 1 < self.width
-            next_carry = Signal(name=f"carry_{low}")
-            m.submodules[f"cell_{low}"] = Instance(
-                "CCU2C",
-                p_INIT0=Const(_INIT, 16),
-                p_INIT1=Const(_INIT, 16),
-                p_INJECT1_0="NO",
-                p_INJECT1_1="NO",
-                i_CIN=carry,
-                i_A0=self.a[low],
-                i_B0=self.load,
-                i_C0=self.value[low],
-                i_D0=self.b[low],
-                i_A1=self.a[low + 1] if high else zero,
-                i_B1=self.load,
-                i_C1=self.value[low + 1] if high else zero,
-                i_D1=self.b[low + 1] if high else zero,
-                o_S0=self.o[low],
-                o_S1=self.o[low + 1] if high else Signal(name="unused_sum"),
-                o_COUT=next_carry,
-            )
-            carry = next_carry
+        carry_chain(m, init=_INIT, a=self.a, b=self.load, c=self.value, d=self.b, o=self.o)
         return m

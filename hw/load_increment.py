@@ -8,13 +8,11 @@ and not ``load``, and matters only where the LUT gives 0: there it is 0 as well,
 from amaranth.hdl import Const, Instance, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.carry_chain import carry_chain
 from tercel.hw.mux_add import fpga_family
 
 _INIT = sum((((index >> 2) if index & 2 else index) & 1) << index for index in range(16))
 """LUT4 contents: bit (D, C, B, A) holds B ? C : A."""
-
-_ONE = 0xFFFF
-"""A LUT of a carry cell that passes the carry on."""
 
 
 class LoadIncrement(Component):
@@ -64,27 +62,5 @@ class LoadIncrement(Component):
             o_S1=Signal(name="unused_second"),
             o_COUT=carry,
         )
-        for low in range(0, self.width, 2):
-            high = low + 1 < self.width
-            next_carry = Signal(name=f"carry_{low}")
-            m.submodules[f"cell_{low}"] = Instance(
-                "CCU2C",
-                p_INIT0=Const(_INIT, 16),
-                p_INIT1=Const(_INIT if high else _ONE, 16),
-                p_INJECT1_0="NO",
-                p_INJECT1_1="NO",
-                i_CIN=carry,
-                i_A0=self.a[low],
-                i_B0=self.load,
-                i_C0=self.value[low],
-                i_D0=zero,
-                i_A1=self.a[low + 1] if high else zero,
-                i_B1=self.load,
-                i_C1=self.value[low + 1] if high else zero,
-                i_D1=zero,
-                o_S0=self.o[low],
-                o_S1=self.o[low + 1] if high else Signal(name="unused_sum"),
-                o_COUT=next_carry,
-            )
-            carry = next_carry
+        carry_chain(m, init=_INIT, a=self.a, b=self.load, c=self.value, d=[zero] * self.width, o=self.o, carry=carry)
         return m

@@ -6,8 +6,10 @@ the propagate term a ^ (sel ? d : c) has just that property (for c = d = 0 it is
 costs nothing. Lattice TN-02205 (ECP5 PLC) describes the cell.
 """
 
-from amaranth.hdl import Const, Instance, Module, Mux, Signal
+from amaranth.hdl import Module, Mux
 from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.carry_chain import carry_chain
 
 _INIT = sum(((index & 1) ^ (((index >> 3) & 1) if index & 2 else ((index >> 2) & 1))) << index for index in range(16))
 """LUT4 contents: bit (D, C, B, A) holds A ^ (B ? D : C)."""
@@ -52,29 +54,5 @@ class MuxAdd(Component):
         if fpga_family(platform) != "ecp5":
             m.d.comb += self.o.eq(self.a + Mux(self.sel, self.d, self.c))
             return m
-        carry = Const(0, 1)
-        zero = Const(0, 1)
-        for low in range(0, self.width, 2):
-            high = low + 1 < self.width
-            next_carry = Signal(name=f"carry_{low}")
-            m.submodules[f"cell_{low}"] = Instance(
-                "CCU2C",
-                p_INIT0=Const(_INIT, 16),
-                p_INIT1=Const(_INIT, 16),
-                p_INJECT1_0="NO",
-                p_INJECT1_1="NO",
-                i_CIN=carry,
-                i_A0=self.a[low],
-                i_B0=self.sel,
-                i_C0=self.c[low],
-                i_D0=self.d[low],
-                i_A1=self.a[low + 1] if high else zero,
-                i_B1=self.sel,
-                i_C1=self.c[low + 1] if high else zero,
-                i_D1=self.d[low + 1] if high else zero,
-                o_S0=self.o[low],
-                o_S1=self.o[low + 1] if high else Signal(name="unused_sum"),
-                o_COUT=next_carry,
-            )
-            carry = next_carry
+        carry_chain(m, init=_INIT, a=self.a, b=self.sel, c=self.c, d=self.d, o=self.o)
         return m
