@@ -11,6 +11,7 @@ The shifted scales are made as ``ldexp(scale, -n)``, so that their ratios are ex
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -60,7 +61,7 @@ def _float32_above(value: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheme:
+class Scheme(ABC):
     """A weight scale scheme; see :data:`SCHEMES` for the named ones.
 
     Parameters
@@ -77,6 +78,7 @@ class Scheme:
     bits: int = 8
     summary: str
 
+    @abstractmethod
     def scales(self, weights: Reals, *, bits: int, least: Reals) -> Scales:
         """Scales of a layer's output channels.
 
@@ -93,7 +95,6 @@ class Scheme:
         -------
         Positive float32 ``[channels]``, each at least ``least``.
         """
-        raise NotImplementedError
 
     @property
     def aligns(self) -> bool:
@@ -101,8 +102,8 @@ class Scheme:
         return False
 
     def alignment(self, ranges: Reals) -> Reals:
-        """Factors in 1/2..1 that bring channels of these ranges to powers of two of the largest; only for a scheme that ``aligns``."""
-        raise NotImplementedError
+        """Factors in 1/2..1 that bring channels of these ranges to powers of two of the largest; all 1 unless the scheme ``aligns``."""
+        return np.ones_like(ranges)
 
 
 @dataclass(frozen=True, kw_only=True)
