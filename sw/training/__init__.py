@@ -1,0 +1,1 @@
+"""Training networks to low-bit weights and activations."""

@@ -1,0 +1,61 @@
+"""Training schemes: how weights and activations are rounded, and what gradient passes back, while a network trains."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tercel.sw.training.activation_quantizer import ActivationQuantizer
+    from tercel.sw.training.weight_quantizer import WeightQuantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingScheme(ABC):
+    """A training scheme; see :data:`~tercel.sw.training.TRAINING_SCHEMES` for the named ones. Making one does not import torch.
+
+    Parameters
+    ----------
+    name
+        As the command line spells it.
+    bits
+        Width of a layer's weights where the user names none.
+    activation_bits
+        Width of the tensors that only layers of less than 8 bits read. The network's input and output, operands of adds and averages,
+        and inputs of layers of 8 bits have 8 bits in any scheme.
+    edge_bits
+        Width of the weights of the first and of the last layer, where the user's patterns do not name them.
+    summary
+        One line for listings.
+    """
+
+    name: str
+    bits: int
+    activation_bits: int = 8
+    edge_bits: int = 8
+    summary: str
+
+    @abstractmethod
+    def weight_quantizer(self, weight: "Tensor", *, bits: int) -> "WeightQuantizer":
+        """The quantizer of a layer.
+
+        Parameters
+        ----------
+        weight
+            The layer's float weights ``[outputs, inputs of a group, ...]``, to start from; batch norm is not folded into them.
+        bits
+            2..8.
+        """
+
+    @abstractmethod
+    def activation_quantizer(self, values: "Tensor", *, bits: int) -> "ActivationQuantizer":
+        """The quantizer of a tensor, or of all tensors that share a scale.
+
+        Parameters
+        ----------
+        values
+            What the float network has there on the example images, flat, to start from.
+        bits
+            2..8; the scheme's ``activation_bits`` or 8.
+        """
