@@ -1,0 +1,1 @@
+"""Controller for single data rate SDRAM, and the chips of the boards."""
