@@ -25,6 +25,7 @@ from tercel.sim.parse import UsageError
 from tercel.sim.quantize_cli import quantize_command, schemes_command
 from tercel.sim.report_cli import report_command
 from tercel.sim.run_cli import compare_command, run_command
+from tercel.sim.search_cli import search_command
 from tercel.sim.simulation_speed import speed_command
 from tercel.sim.utilization import utilization
 from tercel.sim.verify_cli import verify_command
@@ -47,6 +48,7 @@ app = typer.Typer(help="Tercel: a low-bit NPU, its simulators and tools.", no_ar
 app.command("demo")(demo_command)
 app.command("quantize")(quantize_command)
 app.command("schemes")(schemes_command)
+app.command("search")(search_command)
 app.command("explain")(explain_command)
 app.command("compile")(compile_command)
 app.command("run")(run_command)

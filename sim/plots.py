@@ -83,7 +83,7 @@ def roofline(profile: Profile) -> "Figure":
         places = [(numbers[layer.name], min(layer.intensity, right / 1.3), layer.rate) for layer in layers]
         _number_points(axes, sorted(places, key=lambda place: -profile.layers[place[0] - 1].cycles))
 
-    return _figure(draw, height=5.2)
+    return figure(draw, height=5.2)
 
 
 def timeline(program: Program, profile: Profile) -> "Figure":
@@ -114,7 +114,7 @@ def timeline(program: Program, profile: Profile) -> "Figure":
         axes.set_title("Timeline of the engines, one colour a group of layers (cycle model)", pad=66)
         axes.xaxis.set_major_formatter(_thousands)
 
-    return _figure(draw, height=4.3)
+    return figure(draw, height=4.3)
 
 
 def layer_cycles(profile: Profile) -> "Figure":
@@ -138,7 +138,7 @@ def layer_cycles(profile: Profile) -> "Figure":
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
 
-    return _figure(draw, height=5.0)
+    return figure(draw, height=5.0)
 
 
 def lost_lane_cycles(accounts: Mapping[str, LaneCycles], *, source: str) -> "Figure":
@@ -164,7 +164,7 @@ def lost_lane_cycles(accounts: Mapping[str, LaneCycles], *, source: str) -> "Fig
             axes.tick_params(length=0)
         panels[-1].set_xlabel("percent of the engine's lane-cycles in the run")
 
-    return _figure(draw, height=0.9 * len(rows) + 0.28 * sum(heights))
+    return figure(draw, height=0.9 * len(rows) + 0.28 * sum(heights))
 
 
 def svg(figure: "Figure") -> str:
@@ -185,14 +185,15 @@ def png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _figure(draw: Any, *, height: float) -> "Figure":
+def figure(draw: Any, *, height: float) -> "Figure":
+    """A picture in the report's style: ``draw`` is called with an empty figure ``height`` inches high."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), dpi=144, layout="constrained")
-        draw(figure)
-    return figure
+        empty = Figure(figsize=(WIDTH, height), dpi=144, layout="constrained")
+        draw(empty)
+    return empty
 
 
 def _widths(layers: Sequence[LayerProfile]) -> list[int]:

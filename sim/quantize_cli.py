@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import fields
-from json import dumps
+from json import JSONDecodeError, dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,7 @@ def quantize_command(
     weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: what comes with the package")] = None,
     calibrate: Annotated[Path, typer.Option(help="folder of photographs (role calib of a labels.csv), or .npy of normalized floats")],
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
-    bits: Annotated[list[str] | None, typer.Option(help="weight bits, N for all or PATTERN=N for layers; several times for more")] = None,
+    bits: Annotated[list[str] | None, typer.Option(help="N, PATTERN=N (several times for more), or a file of tercel search")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
     images: Annotated[int, typer.Option(min=1, help="calibration images, at most")] = 128,
     resize: Annotated[bool, typer.Option("--resize", help="bring photographs to the network's size")] = False,
@@ -46,7 +46,7 @@ def quantize_command(
         model = load_model(name, options, weights)
         from tercel.sw.quantize import quantize
 
-        batches = list(_calibration(calibrate, model, images=images, resize=resize))
+        batches = list(calibration_batches(calibrate, model, images=images, resize=resize))
         program = quantize(
             model,
             calibration=batches,
@@ -101,9 +101,11 @@ def parse_network(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_bits(texts: list[str]) -> int | dict[str, int] | None:
-    """``8``, or ``features.3*=4`` any number of times; None for nothing."""
+    """``8``, or ``features.3*=4`` any number of times, or a file of ``tercel search``; None for nothing."""
     if not texts:
         return None
+    if len(texts) == 1 and texts[0].endswith(".json"):
+        return read_bits(Path(texts[0]))
     try:
         if len(texts) == 1 and "=" not in texts[0]:
             return int(texts[0])
@@ -111,6 +113,18 @@ def parse_bits(texts: list[str]) -> int | dict[str, int] | None:
         return {pattern: int(number) for pattern, number in pairs}
     except ValueError:
         raise UsageError(f"bits must be N or PATTERN=N, not {', '.join(texts)!r} (for example 4, or 'features.0*=8')") from None
+
+
+def read_bits(path: Path) -> dict[str, int]:
+    """Widths by module path, as ``tercel search`` writes them."""
+    try:
+        found = loads(path.read_text())
+    except (OSError, UnicodeDecodeError, JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"bits must be a JSON file, but {path} is not: {reason} (tercel search -o writes one)") from error
+    if not isinstance(found, dict) or not all(isinstance(width, int) for width in found.values()):
+        raise UsageError(f"bits must be a JSON object of layers and widths, but {path} holds something else (tercel search -o writes one)")
+    return found
 
 
 def _number(text: str) -> int | float | str:
@@ -130,7 +144,8 @@ def calibration_files(path: Path, *, count: int) -> list[Path]:
     return [files[index * len(files) // used] for index in range(used)]
 
 
-def _calibration(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> "Iterator[Tensor]":
+def calibration_batches(path: Path, model: "ImageNetwork", *, images: int, resize: bool) -> "Iterator[Tensor]":
+    """At most ``images`` normalized images in batches, from a folder of photographs or an array file."""
     import numpy as np
     import torch
 

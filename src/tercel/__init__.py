@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from tercel.sim.network import CompiledNetwork, NetworkResult
     from tercel.sw.importer import explain
     from tercel.sw.quantize import quantize
+    from tercel.sw.search import search
 
 __version__ = "0.1.0"
 
-__all__ = ["CompiledNetwork", "Config", "NetworkResult", "compare", "compile", "configs", "explain", "load", "quantize"]
+__all__ = ["CompiledNetwork", "Config", "NetworkResult", "compare", "compile", "configs", "explain", "load", "quantize", "search"]
 
 _PLACES = {
     "CompiledNetwork": "tercel.sim.network:CompiledNetwork",
@@ -35,6 +36,7 @@ _PLACES = {
     "explain": "tercel.sw.importer:explain",
     "load": "tercel.sim.api:load_network",
     "quantize": "tercel.sw.quantize:quantize",
+    "search": "tercel.sw.search:search",
 }
 
 
