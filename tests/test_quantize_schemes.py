@@ -8,7 +8,8 @@ from tercel.sw.quantize.bit_widths import assign_bits, check_bits
 from tercel.sw.quantize.scheme import PerChannel, channel_ranges, floor_log2, largest_code, quantized
 from tercel.sw.quantize.schemes import find_scheme
 
-SHIFTED = ["shift8", "shift_round", "shift_signed", "shift_search", "ternary"]
+TERNARY = ["ternary_naive", "tquant", "mquant", "mquant_tertiles"]
+SHIFTED = ["shift8", "shift_round", "shift_signed", "shift_search", "ternary", *TERNARY]
 NONE = np.zeros(1)
 
 
@@ -134,7 +135,7 @@ def test_scheme_by_name_or_of_your_own():
     assert find_scheme("shift8") is SCHEMES["shift8"] and SCHEMES["shift8"].bits == 8 and SCHEMES["ternary"].bits == 2
     own = PerChannel(name="mine", summary="")
     assert find_scheme(own) is own
-    with pytest.raises(QuantizeError, match=r"^scheme must be one of per_layer, shift8, .*, ternary, not 'shift9' \(or a Scheme .*\)$"):
+    with pytest.raises(QuantizeError, match=r"^scheme must be one of per_layer, shift8, .*, ternary, .*, not 'shift9' \(or a Scheme .*\)$"):
         find_scheme("shift9")
 
 

@@ -15,7 +15,7 @@ from tercel.sw.quantize.prepared_graph import name_observers
 from tercel.sw.quantize.quantizer import TercelQuantizer
 from tercel.sw.quantize.scheme import Scheme
 from tercel.sw.quantize.torchao_import import import_torchao
-from tercel.sw.quantize.weight_scales import choose_weight_scales
+from tercel.sw.quantize.weight_scales import choose_weight_scales, round_each_by_scheme
 
 import_torchao()
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e  # noqa: E402  (its import is noisy)
@@ -58,6 +58,8 @@ def quantize_model(
     choose_weight_scales(prepared)
     if bias_correction or compensation:
         finish_layers(prepared, kept, compensation=compensation, bias_correction=bias_correction, progress=report("round weights"))
+    else:
+        round_each_by_scheme(prepared)
     report("convert")(0, 1)
     converted = convert_pt2e(prepared)
     drop_unused_constants(converted)

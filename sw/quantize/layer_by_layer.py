@@ -22,7 +22,7 @@ from tercel.sw.quantize.compensated_rounding import round_weights
 from tercel.sw.quantize.observers import ActivationObserver, PerChannelWeightObserver
 from tercel.sw.quantize.plan import constant
 from tercel.sw.quantize.prepared_graph import WeightedLayer, observer, weighted_layers
-from tercel.sw.quantize.weight_scales import BIAS_LIMIT
+from tercel.sw.quantize.weight_scales import BIAS_LIMIT, round_by_scheme
 
 
 @dataclass
@@ -83,8 +83,7 @@ def _observed(graph_module: GraphModule, node: Node, values: _Values, layers: di
     return _Values(values.real, [_round_bias(layer, value) for value in values.quantized])
 
 
-def _compensate(layer: WeightedLayer, environment: dict[Node, _Values]) -> None:
-    rounded = round_weights(layer, environment[layer.input_node].quantized)
+def _place(layer: WeightedLayer, environment: dict[Node, _Values], rounded: Tensor) -> None:
     layer.replace_weight(rounded)
     environment[layer.rounding_node].quantized = [rounded]
 
@@ -103,8 +102,10 @@ def finish_layers(
         A calibrated graph; its weights and biases are replaced.
     images
         Inputs of the graph, each of batch size 1.
-    compensation, bias_correction
-        What to do.
+    compensation
+        Whether to round weights so that their errors cancel; else each is rounded by itself, as the layer's scheme does.
+    bias_correction
+        Whether to correct biases.
     progress
         Called with the number of layers done and their total.
     """
@@ -113,8 +114,10 @@ def finish_layers(
     uses = {node: len(node.users) for node in graph_module.graph.nodes}
     done = 0
     for node in graph_module.graph.nodes:
-        if compensation and node in layers:
-            _compensate(layers[node], environment)
+        if node in layers:
+            layer = layers[node]
+            inputs = environment[layer.input_node].quantized
+            _place(layer, environment, round_weights(layer, inputs) if compensation else round_by_scheme(layer))
         if node.op == "placeholder":
             environment[node] = _Values(list(images), list(images))
         elif node.op == "get_attr":

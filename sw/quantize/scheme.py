@@ -1,7 +1,8 @@
 """Weight scale schemes: how a layer's real weights get their scales.
 
 A scheme turns the weights of one layer into one scale per output channel; the code of a weight is then ``round(weight / scale)`` on a
-symmetric grid of ``bits`` bits. What the schemes differ in is which scales the machine has to hold::
+symmetric grid of ``bits`` bits, unless the scheme has thresholds of its own (:mod:`~tercel.sw.quantize.ternary_scheme`). What the
+schemes differ in is which scales the machine has to hold::
 
     per_layer      one scale
     shift8, ...    one scale and a 4-bit shift n per channel: scale[c] = scale * 2**-n[c]
@@ -28,7 +29,7 @@ MAX_SHIFT = 15
 _ALMOST = 0.95
 """A channel that fills this share of the codes is left where it is."""
 
-_SMALLEST = 2.0**-100
+SMALLEST_SCALE = 2.0**-100
 """Scale of a layer that is zero everywhere; large enough that shifted scales and products of scales stay normal float32 numbers."""
 
 
@@ -54,7 +55,7 @@ def floor_log2(ratios: Reals) -> Shifts:
     return np.where(mantissa == 0, 0, exponent - 1).astype(np.int64)
 
 
-def _float32_above(value: float) -> float:
+def float32_above(value: float) -> float:
     """The smallest float32 number that is no less than ``value``."""
     nearest = np.float32(value)
     return float(nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf)))
@@ -96,6 +97,24 @@ class Scheme(ABC):
         Positive float32 ``[channels]``, each at least ``least``.
         """
 
+    def rounded(self, weights: Reals, scales: Scales, *, bits: int) -> Reals:
+        """A layer's weights on the grid, where each is rounded by itself: to the nearest code unless the scheme has thresholds of its own.
+
+        Parameters
+        ----------
+        weights
+            ``[channels, weights of a channel]``, finite.
+        scales
+            What :meth:`scales` chose for them.
+        bits
+            2..8.
+
+        Returns
+        -------
+        Codes times scales, ``[channels, weights of a channel]``.
+        """
+        return quantized(weights, scales[:, None].astype(np.float64), bits=bits)
+
     @property
     def aligns(self) -> bool:
         """Whether channels that may be made smaller (:mod:`~tercel.sw.quantize.alignment`) make better use of the grid."""
@@ -112,8 +131,8 @@ class PerLayer(Scheme):
 
     def scales(self, weights: Reals, *, bits: int, least: Reals) -> Scales:
         """All equal; see :meth:`Scheme.scales`."""
-        scale = max(float(channel_ranges(weights).max(initial=0.0)) / largest_code(bits), float(least.max(initial=0.0)), _SMALLEST)
-        return np.full(len(weights), _float32_above(scale), dtype=np.float32)
+        scale = max(float(channel_ranges(weights).max(initial=0.0)) / largest_code(bits), float(least.max(initial=0.0)), SMALLEST_SCALE)
+        return np.full(len(weights), float32_above(scale), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +145,8 @@ class PerChannel(Scheme):
         ranges = np.where(ranges == 0, ranges.max(initial=0.0), ranges)
         # A channel 2**-40 below the layer's largest adds nothing to any output, but would push its bias out of range.
         ranges = np.maximum(ranges, ranges.max(initial=0.0) * 2.0**-40)
-        chosen = np.maximum(np.maximum(ranges / largest_code(bits), least), _SMALLEST)
-        return np.array([_float32_above(scale) for scale in chosen], dtype=np.float32)
+        chosen = np.maximum(np.maximum(ranges / largest_code(bits), least), SMALLEST_SCALE)
+        return np.array([float32_above(scale) for scale in chosen], dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +186,7 @@ class Shift(Scheme):
         limit = largest_code(bits)
         ranges = channel_ranges(weights)
         full = float(ranges.max(initial=0.0))
-        floor = max(float(least.max(initial=0.0)), _SMALLEST)
+        floor = max(float(least.max(initial=0.0)), SMALLEST_SCALE)
         if full / limit <= floor:
             full = floor * limit
         if self.rule == "search":
@@ -176,7 +195,7 @@ class Shift(Scheme):
             scale, shifts = full / limit, _RULES[self.rule](ranges, full)
             shifts = np.clip(np.where(ranges == 0, 0, shifts), 0, MAX_SHIFT)
             scale = float(np.ldexp(ranges, shifts).max(initial=0.0)) / limit
-        scale = _float32_above(max(scale, floor))
+        scale = float32_above(max(scale, floor))
         highest = np.where(least > 0, floor_log2(scale / np.where(least > 0, least, 1.0)), MAX_SHIFT)
         return np.ldexp(np.float32(scale), -np.minimum(shifts, highest)).astype(np.float32)
 

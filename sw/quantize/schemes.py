@@ -2,6 +2,20 @@
 
 from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.quantize.scheme import PerChannel, PerLayer, Scheme, Shift
+from tercel.sw.quantize.ternary import Mode, Operator
+from tercel.sw.quantize.ternary_scheme import Granularity, TernaryScheme
+
+_OPERATORS: tuple[tuple[str, Operator, Mode, str], ...] = (
+    ("ternary_naive", "naive", "gauss", "weights -1, 0, 1 by rounding to the nearest of the largest weight and 0"),
+    ("tquant", "tquant", "gauss", "weights -1, 0, 1 in three bins of one width: least largest error"),
+    ("mquant", "mquant", "gauss", "weights -1, 0, 1 in three bins of one share of a normal distribution"),
+    ("mquant_tertiles", "mquant", "empirical", "weights -1, 0, 1 in three bins of one share of the weights"),
+)
+_GRANULARITIES: tuple[tuple[str, Granularity, str], ...] = (
+    ("", "shift", "a shift per channel"),
+    ("_per_layer", "layer", "one scale per layer"),
+    ("_per_channel", "channel", "a free scale per channel"),
+)
 
 _ALL: tuple[Scheme, ...] = (
     PerLayer(name="per_layer", summary="one scale per layer"),
@@ -11,6 +25,11 @@ _ALL: tuple[Scheme, ...] = (
     Shift(name="shift_search", rule="search", fraction=3, summary="like shift8, with the scale and shifts of least squared error"),
     PerChannel(name="per_channel", summary="a free scale per channel; needs a multiplier per channel in the machine"),
     Shift(name="ternary", rule="search", fraction=3, bits=2, summary="weights -1, 0, 1 with the scale and shifts of least squared error"),
+    *(
+        TernaryScheme(name=name + ending, operator=operator, mode=mode, granularity=granularity, summary=f"{summary}; {scales}")
+        for name, operator, mode, summary in _OPERATORS
+        for ending, granularity, scales in _GRANULARITIES
+    ),
 )
 
 SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in _ALL}

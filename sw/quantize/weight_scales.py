@@ -1,10 +1,11 @@
-"""Fix the scales of all weights, once the activations' are known."""
+"""Fix the scales of all weights, once the activations' are known, and round weights to them one by one."""
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
-from tercel.sw.quantize.prepared_graph import weighted_layers
+from tercel.sw.quantize.prepared_graph import WeightedLayer, weighted_layers
 
 BIAS_LIMIT = 1 << 30
 """Magnitude that a bias code stays below. The machine adds it to the sums in int32, channel shift included: half the range is left for
@@ -26,3 +27,17 @@ def choose_weight_scales(graph_module: GraphModule) -> None:
         bias = layer.bias.detach().to(torch.float64).abs().numpy()
         # The last ulp is for the product of two float32 scales, which is rounded.
         layer.weight_observer.choose(layer.weight, least=np.asarray(bias * _HEADROOM / (input_scale * BIAS_LIMIT) * (1 + 2.0**-20)))
+
+
+def round_by_scheme(layer: WeightedLayer) -> Tensor:
+    """The layer's weights on their grid, each rounded by itself as the layer's scheme does; of the layer's shape, float32."""
+    weight, watched = layer.weight, layer.weight_observer
+    rows = weight.reshape(len(weight), -1).numpy().astype(np.float64)
+    rounded = watched.scheme.rounded(rows, watched.calculate_qparams()[0].numpy(), bits=watched.bits)
+    return torch.from_numpy(rounded).to(torch.float32).reshape(weight.shape)
+
+
+def round_each_by_scheme(graph_module: GraphModule) -> None:
+    """Put every layer's weights on their grid by :func:`round_by_scheme`."""
+    for layer in weighted_layers(graph_module):
+        layer.replace_weight(round_by_scheme(layer))
