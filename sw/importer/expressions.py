@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from tercel.sw.importer.capture import Operation
+from tercel.sw.importer.report import Rejection
 from tercel.sw.importer.scaling import Reals
 from tercel.sw.layer_spec import Integers
 
@@ -131,6 +132,45 @@ class Clamp:
 
 
 @dataclass(frozen=True, eq=False)
+class Affine:
+    """``gain[c] * x + offset[c]`` for values of channel c: batch norm, sums and products with constants.
+
+    Only thresholds take it up; before anything else it is the rejection ``otherwise``.
+    """
+
+    operation: Operation
+    input: "Expression"
+    shape: tuple[int, ...]
+    gain: Reals
+    offset: Reals
+    otherwise: Rejection
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """``x``, below zero ``slopes[c] * x``, for values of channel c; for thresholds alone, as :class:`Affine`."""
+
+    operation: Operation
+    input: "Expression"
+    shape: tuple[int, ...]
+    slopes: Reals
+    otherwise: Rejection
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """The number of thresholds below each value: codes whose scale the dequantize op after it tells.
+
+    ``thresholds`` is ``[channels or 1, count]``.
+    """
+
+    operation: Operation
+    input: "Expression"
+    shape: tuple[int, ...]
+    thresholds: Reals
+
+
+@dataclass(frozen=True, eq=False)
 class Add:
     """A sum of two tensors of the same shape."""
 
@@ -187,5 +227,5 @@ class Broken:
     shape: tuple[int, ...]
 
 
-Expression = Stored | FloatInput | Weighted | Pool | Clamp | Add | View | Resample | Concat | HostValue | Broken
+Expression = Stored | FloatInput | Weighted | Pool | Clamp | Affine | Slope | Count | Add | View | Resample | Concat | HostValue | Broken
 """A value of real numbers."""

@@ -16,7 +16,7 @@ def fold_clamps(graph: IntegerGraph, names: Iterable[str]) -> tuple[IntegerGraph
         clamp = next(node for node in graph.nodes if node.name == name)
         producer = graph.producer(clamp.inputs[0])
         alone = len(graph.consumers(clamp.inputs[0])) == 1 and clamp.inputs[0] not in graph.outputs
-        if not isinstance(clamp, LayerNode) or not isinstance(producer, LayerNode) or not alone:
+        if not isinstance(clamp, LayerNode) or not isinstance(producer, LayerNode) or not alone or producer.spec.thresholds:
             continue
         low, high = max(producer.spec.low, clamp.spec.low), min(producer.spec.high, clamp.spec.high)
         if low > high:

@@ -14,13 +14,16 @@ from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.verify import verify
 from tercel.sw.importer.capture import Operation, constants, logical_shape, operations, output_nodes, short_name, user_inputs
 from tercel.sw.importer.expressions import (
+    Affine,
     Broken,
     Constant,
+    Count,
     Expression,
     FloatInput,
     HostValue,
     QuantizedConstant,
     Quantizer,
+    Slope,
     Stored,
 )
 from tercel.sw.importer.fold import fold_clamps, remove_unread
@@ -183,11 +186,12 @@ class _Walk:
                 self.constants[operation.node] = result
                 return Constant(result)
         try:
-            return expression_of(operation, self._read)
+            value = expression_of(operation, self._read)
         except Rejection:
             if short in self._host:
                 return self._on_host(operation, read)
             raise
+        return self._on_host(operation, read) if isinstance(value, Affine | Slope) and short in self._host else value
 
     def _read(self, node: Any) -> Expression | Constant:
         if not isinstance(node, Node) or node not in self.values:
@@ -235,6 +239,8 @@ class _Walk:
         quantizer = self._quantizer(operation)
         if isinstance(value, FloatInput):
             return self.realizer.builder.add_input(value.name, value.shape, quantizer)
+        if isinstance(value, Count):
+            return self.realizer.quantize(value, quantizer, operation)
         if not isinstance(value, Stored):
             raise (
                 Follows(value.name)

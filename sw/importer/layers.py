@@ -9,6 +9,7 @@ from tercel.hw.config import Config
 from tercel.sw.graph.integer_graph import Activation, ConcatNode, GraphError, IntegerGraph, LayerNode, Node
 from tercel.sw.graph.verify import verify
 from tercel.sw.importer.capture import Operation
+from tercel.sw.importer.counting import Counting, shared_rows
 from tercel.sw.importer.expressions import NO_PADDING, Constant, Quantizer, Sides, Stored, Window
 from tercel.sw.importer.report import Rejection
 from tercel.sw.importer.scaling import Reals, channel_numbers, shared_numbers
@@ -68,6 +69,7 @@ class GraphBuilder:
         bias: Integers,
         channel_shift: Integers,
         multipliers: Integers = _EMPTY,
+        thresholds: Integers = _EMPTY,
         name: str | None = None,
     ) -> Stored:
         """A layer that is verified on its own; what it cannot keep becomes a ``Rejection``."""
@@ -84,6 +86,7 @@ class GraphBuilder:
             bias=bias,
             shift=channel_shift,
             multipliers=multipliers,
+            thresholds=thresholds,
             source=origin(operation),
         )
         names = tuple(dict.fromkeys(layer.inputs))
@@ -132,6 +135,7 @@ def weighted_layer(
     groups: int = 1,
     bias: Constant | None = None,
     residual: Stored | None = None,
+    counting: Counting | None = None,
     divisor: int = 1,
     linear: bool = False,
     name: str | None = None,
@@ -139,8 +143,9 @@ def weighted_layer(
     """A convolution, depthwise convolution or matrix product with its requantization.
 
     ``weights.codes`` is ``[outputs, inputs of a group, rows, columns]``; ``bias`` holds one real value an output, None for zeros;
-    ``residual`` is a tensor of the output's shape to add; the sum is divided by ``divisor`` (an average); ``linear`` makes a matrix
-    product of a vector, whose weights have one row and column; ``name`` replaces the operation's.
+    ``residual`` is a tensor of the output's shape to add; its sums with the layer's are rounded to 16 bits and compared with thresholds
+    where there is a ``counting``; the sum is divided by ``divisor`` (an average); ``linear`` makes a matrix product of a vector, whose
+    weights have one row and column; ``name`` replaces the operation's.
     """
     config, tensor = builder.config, builder.tensors[source.tensor]
     channels = tensor.shape[2]
@@ -160,13 +165,19 @@ def weighted_layer(
     live = weights.live
     # Sums of a channel are in units of its own scale, whatever multiplier it shares; a dead channel has only a bias, in any units.
     units = tensor.scale * np.where(live, weights.scales, weights.scales[live].max() if live.any() else weights.scales.max())
-    factors = units / (divisor * quantizer.scale)
-    ratio = None if residual is None else builder.tensors[residual.tensor].scale / quantizer.scale
+    constant = bias_codes(bias, units) - tensor.zero_point * weights.values.reshape(outputs, -1).sum(axis=1)
+    step, shared, table = quantizer.scale, False, _EMPTY
+    if residual is not None and counting is not None:
+        own = _largest(builder, source) * np.abs(weights.values).reshape(outputs, -1).sum(axis=1) + np.abs(bias_codes(bias, units))
+        added_reach = builder.tensors[residual.tensor].scale * _largest(builder, residual)
+        step, table = counting.on_sums(units * own + added_reach)
+        shared, table = shared_rows(table)
+    factors = units / (divisor * step)
+    ratio = None if residual is None else builder.tensors[residual.tensor].scale / step
     if shifts is None:
         numbers = channel_numbers(factors, bits=config.multiplier_bits, residual=ratio)
     else:
         numbers = shared_numbers(float(factors[np.argmin(shifts)]), shifts, bits=config.multiplier_bits, residual=ratio)
-    constant = bias_codes(bias, units) - tensor.zero_point * weights.values.reshape(outputs, -1).sum(axis=1)
     if kind == "conv":
         weights, groups = merged_groups(weights, groups=groups, lanes=config.lanes)
         codes = weights.codes.transpose(0, 2, 3, 1)
@@ -178,8 +189,8 @@ def weighted_layer(
         input=tensor.shape,
         out=0 if depthwise else outputs,
         kernel=window.kernel,
-        stride=_one_stride(window, source, tensor.shape),
-        padding=_sum_sides(window.padding, source.padding),
+        stride=one_stride(window, source, tensor.shape),
+        padding=sum_sides(window.padding, source.padding),
         dilation=window.dilation,
         groups=groups if kind == "conv" else 1,
         weight_bits=weights.bits,
@@ -192,7 +203,9 @@ def weighted_layer(
         z_res=0 if added is None else added.zero_point,
         res_multiplier=numbers.res_multiplier,
         res_shift=numbers.res_shift,
-        **_edges(tensor, quantizer),
+        thresholds=table.shape[1] if table.size else 0,
+        threshold_shared=shared,
+        **edges(tensor, quantizer),
     )
     return builder.add_layer(
         operation,
@@ -204,8 +217,15 @@ def weighted_layer(
         bias=constant,
         channel_shift=numbers.channel_shift,
         multipliers=numbers.multipliers,
+        thresholds=table,
         name=name,
     )
+
+
+def _largest(builder: GraphBuilder, stored: Stored) -> int:
+    """The largest distance of a tensor's code from its zero point."""
+    quantizer = builder.quantizers[stored.tensor]
+    return max(quantizer.high - quantizer.zero_point, quantizer.zero_point - quantizer.low)
 
 
 def copy_layer(
@@ -217,6 +237,7 @@ def copy_layer(
     stride: tuple[int, int] = (1, 1),
     channels: tuple[int, int] = (0, 0),
     residual: Stored | None = None,
+    counting: Counting | None = None,
     name: str | None = None,
 ) -> Stored:
     """A layer that only requantizes, subsamples, pads, or adds a residual: a weight of 1 for each channel."""
@@ -225,12 +246,24 @@ def copy_layer(
     if any(channels):
         weights, groups = one_hot(count, before=channels[0], after=channels[1]), 1
     else:
-        weights, groups = diagonal(count), count
-    # On the array, which is the faster engine and the only one that adds a residual.
-    weights, groups = merged_groups(weights, groups=groups, lanes=builder.config.lanes)
+        weights, groups = copy_weights(builder, count)
     return weighted_layer(
-        builder, operation, source, quantizer, weights=weights, window=window, groups=groups, residual=residual, name=name
+        builder,
+        operation,
+        source,
+        quantizer,
+        weights=weights,
+        window=window,
+        groups=groups,
+        residual=residual,
+        counting=counting,
+        name=name,
     )
+
+
+def copy_weights(builder: GraphBuilder, channels: int) -> tuple[Weights, int]:
+    """Weights that copy each channel, and their groups: on the array, which is the faster engine and the only one that adds a residual."""
+    return merged_groups(diagonal(channels), groups=channels, lanes=builder.config.lanes)
 
 
 def pool_layer(
@@ -258,12 +291,12 @@ def pool_layer(
         kind=kind,
         input=tensor.shape,
         kernel=window.kernel,
-        stride=_one_stride(window, source, tensor.shape),
-        padding=_sum_sides(window.padding, source.padding),
+        stride=one_stride(window, source, tensor.shape),
+        padding=sum_sides(window.padding, source.padding),
         dilation=window.dilation,
         multiplier=numbers.multiplier,
         shift=numbers.shift,
-        **_edges(tensor, quantizer),
+        **edges(tensor, quantizer),
     )
     bias = np.full(channels, -tensor.zero_point * taps if average else 0, dtype=np.int64)
     return builder.add_layer(operation, spec, source, quantizer, bias=bias, channel_shift=numbers.channel_shift, name=name)
@@ -277,7 +310,8 @@ def layer_spec(**fields: object) -> LayerSpec:
         raise Rejection.of(error) from error
 
 
-def _edges(tensor: Activation, quantizer: Quantizer) -> dict[str, object]:
+def edges(tensor: Activation, quantizer: Quantizer) -> dict[str, object]:
+    """The fields of a spec that say what codes of its input and output mean."""
     return {
         "in_signed": tensor.signed,
         "z_in": tensor.zero_point,
@@ -288,13 +322,14 @@ def _edges(tensor: Activation, quantizer: Quantizer) -> dict[str, object]:
     }
 
 
-def _sum_sides(first: Sides, second: Sides) -> Sides:
+def sum_sides(first: Sides, second: Sides) -> Sides:
+    """Padding of both, side by side."""
     return first[0] + second[0], first[1] + second[1], first[2] + second[2], first[3] + second[3]
 
 
-def _one_stride(window: Window, source: Stored, shape: tuple[int, int, int]) -> int:
+def one_stride(window: Window, source: Stored, shape: tuple[int, int, int]) -> int:
     """The machine's one stride; where the output has one row or one column, that direction's stride does not count."""
-    top, left, bottom, right = _sum_sides(window.padding, source.padding)
+    top, left, bottom, right = sum_sides(window.padding, source.padding)
     sizes = shape[0] + top + bottom, shape[1] + left + right
     counted = {
         stride
@@ -306,16 +341,20 @@ def _one_stride(window: Window, source: Stored, shape: tuple[int, int, int]) -> 
     return counted.pop() if counted else 1
 
 
+def real_bias(bias: Constant | None, outputs: int) -> Reals:
+    """A bias as real numbers, one an output; stored codes in float64."""
+    if bias is None:
+        return np.zeros(outputs)
+    if bias.quantized is None:
+        return np.asarray(bias.value.double().numpy())
+    return (bias.quantized.codes - bias.quantized.zero_points) * bias.quantized.scales
+
+
 def bias_codes(bias: Constant | None, units: Reals) -> Integers:
     """A bias in units of the sums; stored codes stay as they are where their scale is the same to within float32."""
     if bias is None:
         return np.zeros(len(units), dtype=np.int64)
-    if bias.quantized is None:
-        real = np.asarray(bias.value.double().numpy())
-    else:
-        codes = bias.quantized.codes - bias.quantized.zero_points
-        real = codes * bias.quantized.scales
-        same = np.abs(bias.quantized.scales / units - 1) < 1e-6
+    real = real_bias(bias, len(units))
     scaled = np.rint(real / units)
     if not (np.isfinite(scaled).all() and np.abs(scaled).max(initial=0) < 2.0**62):
         limit = "below 2**31 in units of input scale * weight scale"
@@ -323,7 +362,8 @@ def bias_codes(bias: Constant | None, units: Reals) -> Integers:
             "bias", limit, f"{np.abs(real).max():.3g}", "calibrate the input's range, or give the channel a larger weight scale"
         )
     if bias.quantized is not None:
-        scaled = np.where(same, codes, scaled)
+        same = np.abs(bias.quantized.scales / units - 1) < 1e-6
+        scaled = np.where(same, bias.quantized.codes - bias.quantized.zero_points, scaled)
     return scaled.astype(np.int64)
 
 

@@ -22,6 +22,7 @@ from tercel.sw.importer.expressions import (
     Weighted,
     Window,
 )
+from tercel.sw.importer.pointwise import batch_norm, constant_add, count_thresholds, prelu, product
 from tercel.sw.importer.report import Rejection
 
 Read = Callable[[Any], Expression | Constant]
@@ -127,6 +128,9 @@ def _clamp(operation: Operation, read: Read) -> Expression:
 
 def _add(operation: Operation, read: Read) -> Expression:
     given = operation.arguments
+    with_constant = constant_add(operation, read)
+    if with_constant is not None:
+        return with_constant
     if given.get("alpha", 1) != 1:
         raise Rejection("alpha", "1", given["alpha"], "scale the tensor before")
     if not isinstance(given["other"], Node):
@@ -253,6 +257,10 @@ _TABLE: dict[str, Callable[[Operation, Read], Expression | Constant]] = {
     "clamp": _clamp,
     "clamp_min": _clamp,
     "add": _add,
+    "batch_norm": batch_norm,
+    "mul": product,
+    "prelu": prelu,
+    "leaky_relu": prelu,
     "max_pool2d": _max_pool,
     "avg_pool2d": _average_pool,
     "adaptive_avg_pool2d": _adaptive_average_pool,
@@ -267,18 +275,17 @@ _TABLE: dict[str, Callable[[Operation, Read], Expression | Constant]] = {
     **dict.fromkeys(("clone", "contiguous", "detach", "alias", "lift_fresh_copy", "to", "_to_copy"), _same),
 }
 
+_OWN: dict[str, Callable[[Operation, Read], Expression | Constant]] = {"tercel.multi_threshold.default": count_thresholds}
+
 _WAYS_OUT = {
-    "batch_norm": "quantize with a flow that folds it into the convolution before",
     "hardswish": "use relu6",
     "hardsigmoid": "use relu6",
     "silu": "use relu6",
     "gelu": "use relu",
     "sigmoid": "leave it out at the end, or allow_host",
     "softmax": "leave it out at the end, or allow_host; it does not change the order of the classes",
-    "mul": "fold constants into weights; a product of two activations does not run on this machine",
     "addmm": "import the program before run_decompositions",
     "permute": "keep images as batch, channels, rows, columns",
-    "leaky_relu": "use relu",
 }
 
 
@@ -289,7 +296,7 @@ SHAPES = ("view", "_unsafe_view", "reshape", "flatten", "squeeze", "unsqueeze", 
 def expression_of(operation: Operation, read: Read) -> Expression | Constant:
     """The value of an operation; a ``Rejection`` for operators that the machine lacks."""
     short = operation.short
-    make = _TABLE.get(short) if operation.operator.startswith("aten.") else None
+    make = _TABLE.get(short) if operation.operator.startswith("aten.") else _OWN.get(operation.operator)
     if make is None:
         way_out = _WAYS_OUT.get(
             next((name for name in _WAYS_OUT if name in short), ""), "replace it, or let it run on the host at either end"

@@ -6,18 +6,22 @@ from math import prod
 import numpy as np
 
 from tercel.sw.importer.capture import Operation
+from tercel.sw.importer.counting import Counting
 from tercel.sw.importer.expressions import (
     NO_PADDING,
     Add,
+    Affine,
     Broken,
     Clamp,
     Concat,
+    Count,
     Expression,
     FloatInput,
     HostValue,
     Pool,
     Quantizer,
     Resample,
+    Slope,
     Stored,
     View,
     Weighted,
@@ -25,9 +29,20 @@ from tercel.sw.importer.expressions import (
 )
 from tercel.sw.importer.layers import GraphBuilder, copy_layer, pool_layer, unpadded, weighted_layer
 from tercel.sw.importer.report import Follows, Rejection
-from tercel.sw.importer.weights import weights_of
+from tercel.sw.importer.thresholds import realize_count, unfolded
+from tercel.sw.importer.weights import Weights, weights_of
 
 _LARGEST_KERNEL = 16
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Input, weights and geometry of a convolution or matrix product; ``linear``: of a vector, with weights of one row and column."""
+
+    source: Stored
+    weights: Weights
+    window: Window
+    linear: bool
 
 
 @dataclass
@@ -74,8 +89,12 @@ class Realizer:
                 result = self.quantize(value.input, quantizer.narrowed(value.low, value.high), asked)
                 self.fused[value.operation.node.name] = result.tensor
                 return result
+            case Affine() | Slope():
+                raise value.otherwise
+            case Count():
+                return realize_count(self, value, quantizer)
             case Add():
-                return self._add(value, quantizer)
+                return self.add(value, quantizer)
             case View():
                 return replace(self.quantize(value.input, quantizer, asked), shape=value.shape)
             case Resample():
@@ -104,8 +123,12 @@ class Realizer:
         """A value that is codes without any rounding; a ``Rejection`` of ``asked`` for one that needs a quantize op first."""
         if isinstance(value, Broken):
             raise Follows(value.name)
-        quantizer = self._exact(value)
+        quantizer = self.exact(value)
         if quantizer is None:
+            refused = unfolded(value)
+            if refused is not None:
+                refused.otherwise.operation = refused.operation
+                raise refused.otherwise
             way_out = "put quantize and dequantize ops between the two"
             raise Rejection("input", "quantized", f"the float result of {_describe(value)}", way_out)
         return self.quantize(value, quantizer, asked)
@@ -117,22 +140,22 @@ class Realizer:
     def _plain(self, stored: Stored, asked: Operation) -> Stored:
         return unpadded(self.builder, asked, stored)
 
-    def _exact(self, value: Expression) -> Quantizer | None:
+    def exact(self, value: Expression) -> Quantizer | None:
         """The quantizer under which the codes of ``value`` stand for it exactly, or None."""
         match value:
             case Stored():
                 return self.builder.quantizers[value.tensor].full
             case Pool(kind="max_pool") | View() | Resample():
-                return self._exact(value.input)
+                return self.exact(value.input)
             case Clamp():
-                inner = self._exact(value.input)
+                inner = self.exact(value.input)
                 on_grid = inner is not None and all(
                     not np.isfinite(limit) or abs(limit / inner.scale - np.rint(limit / inner.scale)) < 1e-6
                     for limit in (value.low, value.high)
                 )
                 return inner if on_grid else None
             case Concat():
-                parts = {self._exact(part) for part in value.inputs}
+                parts = {self.exact(part) for part in value.inputs}
                 return parts.pop() if len(parts) == 1 else None
             case _:
                 return None
@@ -148,10 +171,11 @@ class Realizer:
             self.clamps.add(copied.tensor)
         return replace(copied, shape=source.shape)
 
-    def _weighted(self, value: Weighted, quantizer: Quantizer, residual: Stored | None = None) -> Stored:
+    def operands(self, value: Weighted, *, on_array: bool) -> "Operands":
+        """What a convolution or matrix product reads, as the machine takes it; ``on_array``: never on the other engine."""
         operation = value.operation
         source = self.settle(value.input, operation)
-        weights = weights_of(value.weight, ternary=self.builder.config.digit_set == "ternary" and not self._on_window(value, residual))
+        weights = weights_of(value.weight, ternary=self.builder.config.digit_set == "ternary" and on_array)
         height, width, channels = self.builder.tensors[source.tensor].shape
         window, linear = value.window, value.kind == "linear"
         if linear:
@@ -165,19 +189,24 @@ class Realizer:
             window = Window((height, width))
         else:
             self._check_image(source, operation)
+        return Operands(source=source, weights=weights, window=window, linear=linear and (height, width) == (1, 1))
+
+    def _weighted(self, value: Weighted, quantizer: Quantizer, residual: Stored | None = None, counting: Counting | None = None) -> Stored:
+        operands = self.operands(value, on_array=not self._on_window(value, residual))
         result = weighted_layer(
             self.builder,
-            operation,
-            source,
+            value.operation,
+            operands.source,
             quantizer,
-            weights=weights,
-            window=window,
+            weights=operands.weights,
+            window=operands.window,
             groups=value.groups,
             bias=value.bias,
             residual=residual,
-            linear=linear and (height, width) == (1, 1),
+            counting=counting,
+            linear=operands.linear,
         )
-        self.placed[operation.node.name] = result.tensor
+        self.placed[value.operation.node.name] = result.tensor
         return replace(result, shape=value.shape)
 
     def _on_window(self, value: Weighted, residual: Stored | None) -> bool:
@@ -197,7 +226,7 @@ class Realizer:
     def _max_pool(self, value: Pool, quantizer: Quantizer) -> Stored:
         operation = value.operation
         # A maximum and a rounding can change places.
-        exact = self._exact(value.input)
+        exact = self.exact(value.input)
         source = self.quantize(value.input, quantizer if exact is None else exact, operation)
         self._check_image(source, operation)
         own = self.builder.quantizers[source.tensor]
@@ -236,7 +265,8 @@ class Realizer:
         half = pool_layer(self.builder, operation, source, quantizer, kind="average_pool", window=first, name=f"{operation.name}.parts")
         return half, Window((steps[0], steps[1]))
 
-    def _add(self, value: Add, quantizer: Quantizer) -> Stored:
+    def add(self, value: Add, quantizer: Quantizer, counting: Counting | None = None) -> Stored:
+        """The codes of a sum, inside the layer of a convolution where it has one; or thresholds of ``counting`` on it."""
         operation = value.operation
         products = [side for side in (value.left, value.right) if isinstance(side, Weighted)]
         if len(products) == 2:
@@ -245,14 +275,14 @@ class Realizer:
         if products:
             other = value.right if products[0] is value.left else value.left
             residual = self._residual(other, value)
-            result = self._weighted(products[0], quantizer, residual)
+            result = self._weighted(products[0], quantizer, residual, counting)
             self.fused[operation.node.name] = result.tensor
             return result
         left, right = self._residual(value.left, value), self._residual(value.right, value)
         # The finer scale goes through the multiplier, the coarser one through the residual's, which is shifted up.
         if self.builder.tensors[left.tensor].scale > self.builder.tensors[right.tensor].scale:
             left, right = right, left
-        result = copy_layer(self.builder, operation, left, quantizer, residual=right)
+        result = copy_layer(self.builder, operation, left, quantizer, residual=right, counting=counting)
         self.placed[operation.node.name] = result.tensor
         return replace(result, shape=value.shape)
 
@@ -264,7 +294,7 @@ class Realizer:
 
     def _resample(self, value: Resample, quantizer: Quantizer) -> Stored:
         operation = value.operation
-        exact = self._exact(value.input)
+        exact = self.exact(value.input)
         inner = quantizer if exact is None else exact
         source = self.quantize(value.input, inner, operation)
         self._check_image(source, operation)

@@ -31,6 +31,29 @@ class Weights:
         """Output channels with a weight that is not zero."""
         return np.asarray(self.values.reshape(len(self.codes), -1).any(axis=1))
 
+    def negated(self, channels: npt.NDArray[np.bool_]) -> "Weights":
+        """The weights of some output channels with the other sign; in one more bit if the lowest code has no counterpart."""
+        if not channels.any():
+            return self
+        codes = self.codes.copy()
+        codes[channels] = -codes[channels] - 2 * self.offset // self.gain
+        half = 1 << self.bits - 1
+        bits = self.bits + bool(codes.min() < -half or codes.max() >= half)
+        if bits > 8 or codes.min() < -2 * half or codes.max() >= 2 * half:
+            limit = f"at most {self.bits - 1} bits" if bits > 8 else "symmetric"
+            raise Rejection("weights of a channel whose sign changes", limit, f"{codes.min()}..{codes.max()}", "use symmetric weights")
+        return replace(self, codes=codes, bits=bits)
+
+    def with_zero(self) -> "Weights":
+        """The same weights in one more bit, if need be, so that 0 is one of them."""
+        zero, odd = divmod(-self.offset, self.gain)
+        if not odd and -(1 << self.bits - 1) <= zero < 1 << self.bits - 1:
+            return self
+        bits = self.bits + 1
+        if self.bits > 7 or self.values.min() < -(1 << bits - 1) or self.values.max() >= 1 << bits - 1:
+            raise Rejection("groups of weights without a code for 0", "of at most 7 bits", self.bits, "use symmetric weights")
+        return replace(self, codes=self.values, gain=1, offset=0, bits=bits)
+
     def with_shifts(self) -> tuple["Weights", Integers, float]:
         """Scales ``base * 2**-shift``, the shifts, and the largest relative change of a scale.
 
@@ -103,10 +126,8 @@ def merged_groups(weights: Weights, *, groups: int, lanes: int) -> tuple[Weights
     merged = next(whole, groups)
     if merged == 1 or groups == 1:
         return weights, groups
-    zero, odd = divmod(-weights.offset, weights.gain)
-    if odd or not -(1 << weights.bits - 1) <= zero < 1 << weights.bits - 1:
-        limit = f"a multiple of {lanes} channels"
-        raise Rejection("groups of weights without a code for 0", limit, f"{inputs} inputs, {outputs} outputs", "use symmetric weights")
+    weights = weights.with_zero()
+    zero = -weights.offset // weights.gain
     codes = np.full((len(weights.codes), inputs * merged, *weights.codes.shape[2:]), zero, dtype=np.int64)
     for channel, row in enumerate(weights.codes):
         place = channel // outputs % merged
