@@ -102,23 +102,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in EXTENSIONS:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name).register(app)
+    return run_app(app, arguments, name="tercel")
+
+
+def run_app(commands: typer.Typer, arguments: Sequence[str] | None, *, name: str) -> int:
+    """Run a command line of ``commands`` called ``name`` and return the exit code; errors become one line on stderr."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="tercel")
+        commands(args=None if arguments is None else list(arguments), prog_name=name)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else FAILED if ended.code else 0
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+        return _fail(name, "interrupted", INTERRUPTED)
     except OSError as error:
-        return _fail(error, USAGE)
+        return _fail(name, error, USAGE)
     except Exception as error:
         if not type(error).__module__.startswith("tercel."):
             if os.environ.get(TRACEBACK):
                 raise
-            return _fail(f"error in Tercel itself: {type(error).__name__}: {error} ({TRACEBACK}=1 shows where; please report it)", INTERNAL)
-        return _fail(error, next((EXIT_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in EXIT_CODES), USAGE))
+            own = f"error in Tercel itself: {type(error).__name__}: {error} ({TRACEBACK}=1 shows where; please report it)"
+            return _fail(name, own, INTERNAL)
+        code = next((EXIT_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in EXIT_CODES), USAGE)
+        return _fail(name, error, code)
     return 0
 
 
-def _fail(error: object, code: int) -> int:
-    print(f"tercel: {error}", file=sys.stderr)
+def _fail(name: str, error: object, code: int) -> int:
+    print(f"{name}: {error}", file=sys.stderr)
     return code

@@ -15,7 +15,7 @@ from tercel.sw import numeric
 from tercel.sw.band import Band, Layout, plan_bands
 from tercel.sw.chunk import Chunk, Chunks, LinearPart
 from tercel.sw.emitter import Emitter
-from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors, as_conv, check
+from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors, as_conv, check, check_multiplier
 from tercel.sw.layer_tensors import fits_narrow
 from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
@@ -110,13 +110,7 @@ def check_array(spec: LayerSpec, config: Config) -> None:
         "thresholds and residual take wide sums",
     )
     check(spec.out_space == 0 or config.depthwise, "out_space", "0", spec.out_space, "the config has no window scratchpad")
-    check(
-        spec.multiplier < 1 << config.multiplier_bits,
-        "multiplier",
-        f"below 2**{config.multiplier_bits}",
-        spec.multiplier,
-        "take a smaller shift",
-    )
+    check_multiplier(spec, config)
     if spec.groups > 1:
         for name, channels in (("input", spec.input[2] // spec.groups), ("out", spec.out // spec.groups)):
             way_out = "pad the groups, or use kind depthwise"

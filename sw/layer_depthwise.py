@@ -14,7 +14,7 @@ from tercel.sw.band import BandPlan, Layout, plan_bands
 from tercel.sw.chunk import Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_array import input_fields
-from tercel.sw.layer_spec import Kind, LayerError, LayerSpec, LayerTensors, check
+from tercel.sw.layer_spec import Kind, LayerError, LayerSpec, LayerTensors, check, check_multiplier
 from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
@@ -124,13 +124,7 @@ def check_depthwise(spec: LayerSpec, config: Config) -> None:
     """:class:`~tercel.sw.layer_spec.LayerError` for what no cutting helps against."""
     check(config.depthwise, "kind", "conv or linear", spec.kind, f"config {config.name} has no depthwise engine")
     check(-256 <= spec.weight_offset <= 255, "weight_offset", "in -256..255", spec.weight_offset, "the field has 9 bits")
-    check(
-        spec.multiplier < 1 << config.multiplier_bits,
-        "multiplier",
-        f"below 2**{config.multiplier_bits}",
-        spec.multiplier,
-        "take a smaller shift",
-    )
+    check_multiplier(spec, config)
     check(spec.narrow is not True, "narrow", "false", spec.narrow, "only the array has narrow sums")
 
 

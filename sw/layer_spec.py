@@ -164,6 +164,12 @@ class LayerSpec:
         return -(1 << self.weight_bits - 1), (1 << self.weight_bits - 1) - 1
 
 
+def check_multiplier(spec: LayerSpec, config: Config) -> None:
+    """:class:`LayerError` for a multiplier that the config has no room for."""
+    bits = config.multiplier_bits
+    check(spec.multiplier < 1 << bits, "multiplier", f"below 2**{bits}", spec.multiplier, "take a smaller shift")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerTensors:
     """The tensors of a layer; int64.

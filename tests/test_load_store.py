@@ -86,7 +86,7 @@ def low_half(config, fields):
     return fields["space"] >= Space.WEIGHT or all(place[1] < config.array_depth // 2 for _, place in walk(config, fields))
 
 
-@pytest.mark.parametrize(
+on_memories = pytest.mark.parametrize(
     ("name", "memory"),
     [
         ("plain", {"latency": (1, 1)}),
@@ -96,6 +96,9 @@ def low_half(config, fields):
         ("full", {"latency": (20, 20), "hesitate": 0.1}),
     ],
 )
+
+
+@on_memories
 def test_loads_land_beside_the_other_engines(name, memory):
     config = CONFIGS[name]
     machine = Machine(config, seed=name, **memory)
@@ -120,16 +123,7 @@ def test_loads_land_beside_the_other_engines(name, memory):
     assert machine.events["load"][LoadEngine.EVENTS.index("write")] > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "memory"),
-    [
-        ("plain", {"latency": (1, 1)}),
-        ("plain", {"latency": (0, 12), "stall": 0.3, "hesitate": 0.2}),
-        ("multiplier", {"latency": (2, 6), "stall": 0.1}),
-        ("pair", {"latency": (0, 0)}),
-        ("full", {"latency": (20, 20), "hesitate": 0.1}),
-    ],
-)
+@on_memories
 def test_stores_and_loads_share_the_port(name, memory):
     config = CONFIGS[name]
     machine = Machine(config, seed=name, **memory)
