@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 from amaranth.utils import exact_log2
 
-REFRESH_ROOM = 256
+REFRESH_ROOM = 192
 """Cycles that a refresh may come late because data is on its way; the refresh period must be longer than that."""
 
 
@@ -122,7 +122,7 @@ class SdramChip:
 
         check(self.banks in (2, 4), "banks", "2 or 4", "one or two bank address pins")
         check(_power_of_two(self.rows) and 2048 <= self.rows <= 8192, "rows", "2048, 4096 or 8192", "11 to 13 address pins")
-        check(_power_of_two(self.columns) and 8 <= self.columns <= 1024, "columns", "a power of two in 8..1024", "address pin 10 is no column")
+        check(_power_of_two(self.columns) and 8 <= self.columns <= 1024, "columns", "a power of two in 8..1024", "pin 10 is no column")
         check(self.width in (1, 2, 4), "width", "1, 2 or 4 bytes", "8, 16 or 32 data pins")
         check(self.refreshes >= 1, "refreshes", "at least 1", "4096 or 8192 in most chips")
 
@@ -147,7 +147,7 @@ class SdramChip:
         refresh = math.floor((timing.retention * clock_mhz / 1000 - REFRESH_ROOM) / self.refreshes)
         if refresh <= REFRESH_ROOM:
             least = math.ceil((REFRESH_ROOM + 2) * self.refreshes / timing.retention * 1000)
-            raise SdramError(f"clock_mhz must be at least {least} for {self.name}, not {clock_mhz:g} (refreshes would leave no time for data)")
+            raise SdramError(f"clock_mhz must be at least {least} for {self.name}, not {clock_mhz:g} (refreshes would take all time)")
         return SdramCycles(
             rcd=cycles_of(timing.rcd, clock_mhz=clock_mhz),
             rp=rp,
@@ -163,7 +163,7 @@ class SdramChip:
 
 
 def cycles_of(nanoseconds: float, *, clock_mhz: float) -> int:
-    """Whole cycles of at least ``nanoseconds``; a thousandth of a cycle is forgiven, as 15 ns are 1.5 cycles of 100 MHz and not of 100.01."""
+    """Whole cycles of at least ``nanoseconds``; a thousandth of a cycle is forgiven, for clocks such as 66.667 MHz."""
     return max(1, math.ceil(nanoseconds * clock_mhz / 1000 - 1e-3))
 
 
