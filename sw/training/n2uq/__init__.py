@@ -1,0 +1,1 @@
+"""N2UQ: activations by learned thresholds, evenly spaced levels, weights of odd levels (Liu et al., arXiv 2111.14826)."""

@@ -1,0 +1,100 @@
+"""Activations by learned thresholds onto evenly spaced levels."""
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+import tercel.sw.multi_threshold  # noqa: F401  (registers the operator)
+from tercel.sw.quantize.errors import QuantizeError
+from tercel.sw.training.activation_quantizer import ActivationQuantizer
+from tercel.sw.training.n2uq.generalized_ste import levels, thresholds
+
+SHORTEST = 1e-3
+"""Least width of a segment, in units of ``input_scale`` times the input."""
+WIDTHS = (2, 3, 4)
+"""Bits that activations and weights may have."""
+_CANDIDATES = 48
+_SAMPLES = 1 << 16
+
+
+def _best_reach(values: Tensor, *, levels: int) -> float:
+    """The end of even steps from 0 that loses the least squared error of ``values``; 2 where none is positive.
+
+    Of 48 ends, from the largest value down to a 48th of it; of many values a part.
+    """
+    seen = values[:: max(1, len(values) // _SAMPLES)].clamp(min=0).double()
+    if not bool(seen.any()):
+        return 2.0
+    ends = [float(seen.max()) * (_CANDIDATES - index) / _CANDIDATES for index in range(_CANDIDATES)]
+
+    def loss(end: float) -> float:
+        rounded = (seen * (levels / end)).round().clamp(max=levels) * (end / levels)
+        return float((rounded - seen).square().sum())
+
+    return min(ends, key=loss)
+
+
+class LearnedThresholds(ActivationQuantizer):
+    """``output_scale * 2/N * #{i : input_scale * x > T_i}`` with N = 2**bits - 1 learned thresholds.
+
+    The thresholds are the middles of N segments: the first begins at ``start`` (s), their widths are ``lengths`` (a_i, at least 0.001),
+    both in units of ``input_scale`` (beta1) times the input; ``output_scale`` is beta2. Gradients are those of
+    :class:`~tercel.sw.training.n2uq.generalized_ste.GeneralizedSTE`. All four learn, at a tenth of the other parameters' rate
+    (:func:`~tercel.sw.training.n2uq.parameter_groups.parameter_groups`).
+
+    Parameters
+    ----------
+    values
+        Values of the tensor, to start from: the thresholds are first those of rounding to even steps from 0 to the end of the range that
+        loses the least squared error.
+    bits
+        2, 3 or 4.
+    """
+
+    def __init__(self, values: Tensor, *, bits: int) -> None:
+        if bits not in WIDTHS:
+            raise QuantizeError(f"bits must be 2, 3 or 4, not {bits} (learned thresholds: the machine compares with 15 at most)")
+        super().__init__(bits=bits)
+        reach = _best_reach(values.detach().flatten(), levels=self.largest_code)
+        self.start = nn.Parameter(torch.zeros(1))
+        self.lengths = nn.Parameter(torch.full((self.largest_code,), 2 / self.largest_code))
+        self.input_scale = nn.Parameter(torch.tensor([2 / reach]))
+        self.output_scale = nn.Parameter(torch.tensor([reach / 2]))
+
+    @property
+    def step(self) -> float:
+        """Distance of two levels before ``output_scale``."""
+        return 2 / self.largest_code
+
+    @property
+    def scale(self) -> float:
+        """``output_scale * 2/N``."""
+        self._check("output_scale", self.output_scale)
+        return float(self.output_scale.detach() * self.step)
+
+    def get_lengths(self) -> Tensor:
+        """The widths of the segments, none below 0.001."""
+        return torch.where(self.lengths > SHORTEST, self.lengths, SHORTEST)
+
+    @torch.no_grad()
+    def input_thresholds(self) -> Tensor:
+        """``[N]`` thresholds on the input itself, ascending. ``QuantizeError`` unless ``input_scale`` is positive."""
+        self._check("input_scale", self.input_scale)
+        return thresholds(self.start, self.get_lengths()) / self.input_scale
+
+    def forward(self, values: Tensor) -> Tensor:
+        """See the class."""
+        return levels(self.input_scale * values, self.start, self.get_lengths()) * self.step * self.output_scale
+
+    def insert_codes(self, graph_module: GraphModule, value: Node) -> Node:
+        """A ``tercel::multi_threshold``; see the base class."""
+        names = (f"thresholds_{index}" for index in range(len(list(graph_module.buffers())) + 1))
+        name = next(name for name in names if not hasattr(graph_module, name))
+        graph_module.register_buffer(name, self.input_thresholds())
+        table = graph_module.graph.get_attr(name)
+        node: Node = graph_module.graph.call_function(torch.ops.tercel.multi_threshold.default, (value, table))
+        return node
+
+    def _check(self, name: str, value: Tensor) -> None:
+        if not float(value.detach()) > 0:
+            raise QuantizeError(f"{name} must be positive, not {float(value.detach()):.4g} (train at a lower rate; see parameter_groups)")
