@@ -10,7 +10,8 @@ from torch.fx import GraphModule, Node
 from tercel.sw.quantize.errors import QuantizeError
 
 
-def _check_finite(model: nn.Module) -> None:
+def check_finite(model: nn.Module) -> None:
+    """Refuse parameters and buffers that are NaN or infinite, with a :class:`~tercel.sw.quantize.errors.QuantizeError`."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             module, _, attribute = name.rpartition(".")
@@ -54,14 +55,14 @@ def make_out_of_place(graph_module: GraphModule) -> None:
     graph_module.recompile()
 
 
-def capture(model: nn.Module, example: Tensor) -> GraphModule:
-    """The operators of ``model`` in evaluation mode, for inputs of ``example``'s shape.
+def capture(model: nn.Module, example: Tensor, *, any_batch: bool = False) -> GraphModule:
+    """The operators of ``model`` in evaluation mode, for inputs of ``example``'s shape; with ``any_batch``, for any number of them.
 
     Works on a copy in float32 on the CPU; the model stays as it is, training mode included. Batch norms are still separate.
     Raises :class:`~tercel.sw.quantize.errors.QuantizeError` for values that are not finite and for a model that ``torch.export``
     refuses.
     """
-    _check_finite(model)
+    check_finite(model)
     private = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
     try:
         with torch.no_grad():
@@ -70,7 +71,8 @@ def capture(model: nn.Module, example: Tensor) -> GraphModule:
         raise QuantizeError(f"model must accept calibration images of shape {tuple(example.shape)}: {first_line(error)}") from error
     try:
         with torch.no_grad():
-            program = torch.export.export(private, (example,))
+            shapes = ({0: torch.export.Dim.DYNAMIC},) if any_batch else None
+            program = torch.export.export(private, (example,), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises dozens of types
         raise QuantizeError(f"model must be one that torch.export can capture: {first_line(error)} "
                             "(remove what depends on the values of tensors)") from error  # fmt: skip

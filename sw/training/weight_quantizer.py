@@ -29,7 +29,7 @@ class WeightQuantizer(nn.Module, ABC):
     @property
     @abstractmethod
     def code_range(self) -> tuple[int, int]:
-        """Lowest and highest code. ``(-7, 7)`` and ``(-8, 7)`` are 4 bits; ``(-3, 3)`` with odd codes only is the 2-bit grid -3, -1, 1, 3."""
+        """Lowest and highest code. ``(-7, 7)`` and ``(-8, 7)`` are 4 bits; ``(-3, 3)`` with odd codes only is a grid of 2 bits."""
 
     @abstractmethod
     def scales(self, weight: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class WeightQuantizer(nn.Module, ABC):
         codes = torch.round(self(weight) / scales.reshape(-1, *[1] * (weight.dim() - 1)))
         return codes.to(torch.int64), scales.to(torch.float32)
 
-    def align(self, weight: Tensor, gains: Tensor) -> None:  # noqa: B027  (most have nothing to choose)
+    def align(self, weight: Tensor, gains: Tensor) -> None:
         """Before training starts: choose scales such that ``scale * gain`` are powers of two, where the quantizer is free to.
 
         ``gains`` ``[outputs]`` is what the batch norm behind the layer multiplies each channel by; 1 where there is none.

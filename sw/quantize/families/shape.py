@@ -5,7 +5,7 @@ from torch.fx import Node
 
 from tercel.sw.quantize.plan import Plan, is_real
 
-_MOVES = {
+MOVES = {
     torch.ops.aten.flatten.using_ints,
     torch.ops.aten.reshape.default,
     torch.ops.aten.view.default,
@@ -25,7 +25,7 @@ _MOVES = {
 
 def plan_move(node: Node, plan: Plan) -> bool:
     """The same codes go in and out."""
-    if node.target not in _MOVES or not isinstance(node.args[0], Node) or not is_real(node) or node.args[0].op == "get_attr":
+    if node.target not in MOVES or not isinstance(node.args[0], Node) or not is_real(node) or node.args[0].op == "get_attr":
         return False
     plan.share(node.args[0], node)
     return True
