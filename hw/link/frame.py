@@ -1,0 +1,139 @@
+"""Frames out of and into bytes; see :mod:`tercel.hw.link.protocol`."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.link.crc import SerialCrc
+from tercel.hw.link.protocol import CRC_BYTES, ESCAPE, FLAG, FLIP
+from tercel.hw.link.uart import RECEIVED_LAYOUT
+
+MESSAGE_LAYOUT = data.StructLayout({"data": unsigned(8), "last": unsigned(1)})
+"""A byte of a message to send."""
+
+
+class FrameReceiver(Component):
+    """The bytes of each frame, and at its end whether it was whole.
+
+    Bytes must come at least 9 cycles apart. Each leaves in the cycle in which it came, ``end`` is in the cycle of the closing FLAG.
+
+    Members
+    -------
+    i : In(stream.Signature(RECEIVED_LAYOUT, always_ready=True))
+        From the line.
+    enable : In(1)
+        Else nothing is received until the FLAG after it has become 1 again.
+    begin : Out(1)
+        A FLAG: a frame may begin.
+    valid : Out(1)
+        ``data`` is the next byte of the frame, CRC included.
+    data : Out(8)
+        That byte.
+    end : Out(1)
+        A frame with a right CRC and without any error has ended.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "i": In(stream.Signature(RECEIVED_LAYOUT, always_ready=True)),
+                "enable": In(1),
+                "begin": Out(1),
+                "valid": Out(1),
+                "data": Out(8),
+                "end": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        """A frame is open from a FLAG to the first thing that is wrong."""
+        m = Module()
+        m.submodules.crc = crc = SerialCrc()
+        byte = self.i.p.data
+        is_open = Signal()
+        escaped = Signal()
+        sound = Signal()
+        m.d.comb += [
+            sound.eq(self.i.valid & ~self.i.p.error & self.enable),
+            self.data.eq(byte ^ Mux(escaped, FLIP, 0)),
+            crc.clear.eq(self.begin),
+            crc.valid.eq(self.valid),
+            crc.data.eq(self.data),
+        ]
+        with m.If(sound & (byte == FLAG)):
+            m.d.comb += [self.begin.eq(1), self.end.eq(is_open & ~escaped & crc.match)]
+            m.d.sync += [is_open.eq(1), escaped.eq(0)]
+        with m.Elif(sound & is_open):
+            with m.If(byte == ESCAPE):
+                m.d.sync += [escaped.eq(1), is_open.eq(~escaped)]
+            with m.Else():
+                m.d.comb += self.valid.eq(1)
+                m.d.sync += escaped.eq(0)
+        with m.Elif(self.i.valid | ~self.enable):
+            m.d.sync += is_open.eq(0)
+        return m
+
+
+class FrameTransmitter(Component):
+    """Sends messages as frames.
+
+    A byte is taken at most every 10 cycles.
+
+    Members
+    -------
+    i : In(stream.Signature(MESSAGE_LAYOUT))
+        Messages of at least one byte.
+    o : Out(stream.Signature(8))
+        To the line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"i": In(stream.Signature(MESSAGE_LAYOUT)), "o": Out(stream.Signature(8))})
+
+    def elaborate(self, platform) -> Module:
+        """FLAG, message, the CRC's bytes, FLAG; a byte that needs it leaves as two."""
+        m = Module()
+        m.submodules.crc = crc = SerialCrc()
+        crc_index = Signal(range(CRC_BYTES))
+        escaped = Signal()
+        in_crc = Signal()
+        byte = Signal(8)
+        special = Signal()
+        taken = Signal()
+        m.d.comb += [
+            byte.eq(Mux(in_crc, crc.crc.word_select(crc_index, 8), self.i.p.data)),
+            special.eq(((byte == FLAG) | (byte == ESCAPE)) & ~escaped),
+            crc.data.eq(self.i.p.data),
+        ]
+
+        def send_byte(valid) -> None:
+            m.d.comb += [
+                self.o.valid.eq(valid & ~crc.busy),
+                self.o.payload.eq(Mux(special, ESCAPE, byte ^ Mux(escaped, FLIP, 0))),
+                taken.eq(self.o.valid & self.o.ready & ~special),
+            ]
+            with m.If(self.o.valid & self.o.ready):
+                m.d.sync += escaped.eq(special)
+
+        with m.FSM():
+            with m.State("BEGIN"):
+                m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(FLAG), crc.clear.eq(1)]
+                with m.If(self.o.valid & self.o.ready):
+                    m.next = "MESSAGE"
+            with m.State("MESSAGE"):
+                send_byte(self.i.valid)
+                m.d.comb += [self.i.ready.eq(taken), crc.valid.eq(taken)]
+                with m.If(taken & self.i.p.last):
+                    m.next = "CRC"
+            with m.State("CRC"):
+                m.d.comb += in_crc.eq(1)
+                send_byte(1)
+                with m.If(taken):
+                    m.d.sync += crc_index.eq(crc_index + 1)
+                    with m.If(crc_index == CRC_BYTES - 1):
+                        m.next = "END"
+            with m.State("END"):
+                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(FLAG)]
+                with m.If(self.o.ready):
+                    m.next = "BEGIN"
+        return m
