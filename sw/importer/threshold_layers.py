@@ -93,11 +93,12 @@ def _in_16_bits(table: Integers, most: Integers) -> tuple[Integers, Integers, In
     A threshold at ``most`` is passed by no sum; it becomes the largest number, which p never exceeds.
     """
     met = table < most[:, None]
-    top = np.where(met, table, LOWEST).max(axis=1, initial=LOWEST)
-    bottom = np.where(met, table, HIGHEST - 1).min(axis=1, initial=HIGHEST - 1)
+    some = met.any(axis=1)
+    top = np.where(some, np.where(met, table, table.min(axis=1, keepdims=True)).max(axis=1), 0)
+    bottom = np.where(some, table.min(axis=1), 0)
     fits = (bottom >= LOWEST) & (top < HIGHEST)
     centre = np.where(fits, 0, (bottom + top) // 2 + 1)
-    apart = np.maximum(top - bottom, 0)
+    apart = top - bottom
     shift = np.zeros(len(table), dtype=np.int64)
     while (far := (apart >> shift) > HIGHEST - 1 - LOWEST - (shift > 0)).any():
         shift += far
