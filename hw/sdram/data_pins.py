@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.sdram.beat import BeatGeometry
@@ -64,7 +64,8 @@ class DataPins(Component):
         width = geometry.chip.width
 
         data = Cat(self.data for _ in range(lanes))
-        mask = Cat(~self.sel | (self.lane_in != lane) for lane in range(lanes)) if lanes > 1 else ~self.sel
+        none = Const(-1, geometry.memory_width)
+        mask = Cat(Mux(self.lane_in == lane, ~self.sel, none) for lane in range(lanes)) if lanes > 1 else ~self.sel
         rest = [(Signal(bits, name=f"data_{i}", reset_less=True), Signal(width, name=f"mask_{i}")) for i in range(1, words)]
         behind = [*rest, (Signal(bits, name="data_end"), Signal(width, name="mask_end"))]
         for i, (word, masked) in enumerate([(self.dq_o, self.dqm), *rest]):
