@@ -162,7 +162,7 @@ X = {"name": "x", "shape": (1, 1, 1), "signed": False, "zero_point": 0, "scale":
         (
             one_layer(random_layer(LayerSpec(kind="conv", input=(3, 3, 8), out=8, thresholds=3), seed=0)[0]),
             TINY,
-            "layer: thresholds must be 0, not 3 (config tiny has no threshold memory)",
+            "layer: thresholds must be 0, not 3 (config tiny has no threshold memory; take one with threshold_depth above 0)",
         ),
         (small_network(), replace(BASE, multiplier_bits=8), "stem: multiplier must be in 1..255, not "),
     ],

@@ -1,5 +1,6 @@
 """Activations that count thresholds: from convolution, batch norm and PReLU in float to whole numbers on the array."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from tercel.hw.config import BASE, SMALL, TINY, Config
 from tercel.sim.execution import execute_program
 from tercel.sw.compiler import compile_graph
 from tercel.sw.graph.codes import from_codes
-from tercel.sw.graph.integer_graph import IntegerGraph, LayerNode
+from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.reference import run_reference
 from tercel.sw.importer import UnsupportedError, explain, import_exported
 from tercel.sw.multi_threshold import multi_threshold
@@ -213,3 +214,148 @@ def test_float_network_and_machine_agree(name: str) -> None:
     program = compile_graph(graph, SMALL)
     tensors = execute_program(program, {graph.inputs[0]: codes[:1]}, on="golden").tensors
     np.testing.assert_array_equal(tensors[output], result[output][:1])
+
+
+SUMS: dict[str, dict[str, nn.Module]] = {
+    "convolution": {"left": Conv(Weight((8, 8, 3, 3), scales=[0.01 * 2.0 ** -(row % 4) for row in range(8)], bits=4), padding=1)},
+    "tensor": {"left": Quant(0.013, -5)},
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_are_compared_after_rounding_to_16_bits(name: str) -> None:
+    """Inside the layer that adds; no sum is on the other side of a threshold unless it is within half a step of it."""
+    real, levels = RealPart(8, spread=1.0, falls=False), Thresholds(LEVELS[4])
+    model = Net(
+        lambda net, x: net.levels(net.real(net.left(net.input(x)) + net.right(net.input(x)))),
+        input=Quant(0.02, 3),
+        right=Quant(0.029, 7),
+        real=real,
+        levels=levels,
+        **SUMS[name],
+    )
+    graph = import_exported(export(model, 8, 6, 6), config=SMALL).graph
+    layer = list(graph.layers())[-1]
+    assert layer.residual is not None and layer.spec.thresholds == 15
+    codes = np.random.default_rng(1).integers(-128, 128, (2, *graph.tensors[graph.inputs[0]].shape))
+    result = run_reference(graph, {graph.inputs[0]: codes})[graph.outputs[0]].transpose(0, 3, 1, 2)
+    x = torch.from_numpy(from_codes(graph.tensors[graph.inputs[0]], codes)).permute(0, 3, 1, 2).float()
+    sums = (model.left(x) + model.right(x)).double()
+    step = graph.tensors[layer.residual].scale / (layer.spec.res_multiplier * 2.0 ** (layer.spec.res_shift - layer.spec.shift))
+    # Half a step, and what float32, M and R round.
+    slack = 0.51 * step + 1e-4
+    least, most = (multi_threshold(real.double()(sums + move), levels.table.double()).numpy() for move in (-slack, slack))
+    assert ((least <= result) & (result <= most)).all()
+    assert (least != most).mean() < 0.01
+
+
+def test_explain_names_what_the_thresholds_took_up() -> None:
+    model = nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 6, 1, 1)), RealPart(8, spread=1.0), Thresholds(LEVELS[2]))
+    reports = {report.name: (report.verdict, report.reason) for report in explain(export(model, 6, 3, 3), config=BASE)}
+    fused = ("fused", "in layer 1.conv2d")
+    assert reports["1.conv2d"] == ("placed", "layer 1.conv2d")
+    assert {name for name, report in reports.items() if report == fused} == {
+        "2.norm",
+        "2.prelu",
+        "2.add",
+        "2.mul",
+        "3.multi_threshold",
+    }
+    alone = explain(export(nn.Sequential(Quant(0.02, 3), nn.ReLU(), Thresholds(LEVELS[2])), 6, 3, 3), config=BASE)
+    assert {report.name: report.reason for report in alone}["2.multi_threshold"] == "layer 2.multi_threshold"
+
+
+def falling(channels: int) -> nn.Module:
+    part = RealPart(channels, spread=1.0)
+    part.prelu.weight.data[2] = -0.125
+    return part
+
+
+REFUSED: dict[str, tuple[nn.Module, Config, str]] = {
+    "negative slope": (
+        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 6, 1, 1)), falling(8), Thresholds(LEVELS[2])),
+        BASE,
+        (
+            "2.prelu: aten.prelu.default at test_importer_thresholds.py:LINE: slope below zero of channel 2 "
+            "must be at least 0 before thresholds, not -0.125 (train with slopes held at 0 or above, as RPReLU does: a count of thresholds needs a function that only rises)"
+        ),
+    ),
+    "no threshold memory": (
+        nn.Sequential(Quant(0.02, 3), Conv(Weight((8, 6, 1, 1), bits=4)), Thresholds(LEVELS[2])),
+        TINY,
+        (
+            "2.multi_threshold: tercel.multi_threshold.default at test_importer_thresholds.py:LINE: thresholds must be 0, not 3 "
+            "(config tiny has no threshold memory; take one with threshold_depth above 0)"
+        ),
+    ),
+    "zero point": (
+        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 6, 1, 1)), Thresholds(LEVELS[2], zero_point=1)),
+        BASE,
+        (
+            "2.multi_threshold: tercel.multi_threshold.default at test_importer_thresholds.py:LINE: dequantize op of counted thresholds "
+            "must be zero point 0 and codes 0..3, not zero point 1 and codes 0..3 (a count starts at 0)"
+        ),
+    ),
+    "float input": (
+        nn.Sequential(Thresholds(LEVELS[2])),
+        BASE,
+        (
+            "0.multi_threshold: tercel.multi_threshold.default at test_importer_thresholds.py:LINE: input of thresholds must be quantized, "
+            "not the network's input (put quantize and dequantize ops between them)"
+        ),
+    ),
+    "falling behind a sum": (
+        Net(
+            lambda net, x: net.t(net.r(net.c(net.q(x)) + net.q(x))),
+            q=Quant(0.02, 3),
+            c=Conv(odd(2, 8, 8, 1, 1)),
+            r=RealPart(8, spread=1.0),
+            t=Thresholds(LEVELS[2]),
+        ),
+        BASE,
+        (
+            "t.multi_threshold: tercel.multi_threshold.default at test_importer_thresholds.py:LINE: function between a sum and thresholds "
+            "must be rising in all channels, not falling in some "
+            "(quantize the sum before, or train with positive batch norm gains behind it)"
+        ),
+    ),
+    "batch norm without thresholds": (
+        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 8, 1, 1)), nn.BatchNorm2d(8), Quant(0.1)),
+        BASE,
+        (
+            "2: aten.batch_norm.default: operator must be a supported one, not batch_norm "
+            "(quantize with a flow that folds it into the convolution before)"
+        ),
+    ),
+    "batch norm, then float": (
+        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 8, 1, 1)), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), Quant(0.1)),
+        BASE,
+        (
+            "2: aten.batch_norm.default: operator must be a supported one, not batch_norm "
+            "(quantize with a flow that folds it into the convolution before)"
+        ),
+    ),
+    "PReLU without thresholds": (
+        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 8, 1, 1)), nn.PReLU(), Quant(0.1)),
+        BASE,
+        "2: aten.prelu.default: operator must be a supported one, not prelu (use relu)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name: str) -> None:
+    model, config, text = REFUSED[name]
+    with pytest.raises(UnsupportedError) as error:
+        import_exported(export(model, 8 if "sum" in name or "batch" in name or "PReLU" in name else 6, 3, 3), config=config)
+    lines = re.sub(r"(\.py):\d+", r"\1:LINE", str(error.value)).splitlines()
+    assert lines == ["1 operator of the network cannot run:", f"  {text}"]
+
+
+def test_negated_weights_take_a_bit_more_where_the_lowest_code_has_no_counterpart() -> None:
+    codes = np.array([[-8, 7, 3, 0]]).reshape(1, 4, 1, 1)
+    real = RealPart(1, spread=1.0)
+    real.norm.weight.data[:] = -1.0
+    model = nn.Sequential(Quant(0.02, 3), Conv(Weight((1, 4, 1, 1), codes=codes, bits=4)), real, Thresholds(LEVELS[2]))
+    layer = only(import_exported(export(model, 4, 2, 2), config=BASE).graph)
+    assert layer.spec.weight_bits == 5 and layer.weights.tolist() == [[[[8, -7, -3, 0]]]]

@@ -185,7 +185,13 @@ def _verify_machine(layer: LayerNode, config: Config) -> None:
         f"{machine} has one multiplier a layer; take scales that differ by powers of two, or per_channel_multiplier=True",
     )
     has_thresholds = config.threshold_depth > 0
-    rules.check(has_thresholds or not spec.thresholds, "thresholds", "0", spec.thresholds, f"{machine} has no threshold memory")
+    rules.check(
+        has_thresholds or not spec.thresholds,
+        "thresholds",
+        "0",
+        spec.thresholds,
+        f"{machine} has no threshold memory; take one with threshold_depth above 0",
+    )
     rules.check(spec.out_space == 0 or config.depthwise, "out_space", "0", spec.out_space, f"{machine} has no window scratchpad")
     if not on_array:
         return
