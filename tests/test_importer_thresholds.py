@@ -277,7 +277,8 @@ REFUSED: dict[str, tuple[nn.Module, Config, str]] = {
         BASE,
         (
             "2.prelu: aten.prelu.default at test_importer_thresholds.py:LINE: slope below zero of channel 2 "
-            "must be at least 0 before thresholds, not -0.125 (train with slopes held at 0 or above, as RPReLU does: a count of thresholds needs a function that only rises)"
+            "must be at least 0 before thresholds, not -0.125 (train with slopes held at 0 or above, as RPReLU does: "
+            "a count of thresholds needs a function that only rises)"
         ),
     ),
     "no threshold memory": (
