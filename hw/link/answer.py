@@ -21,12 +21,10 @@ class AnswerSender(Component):
 
     Members
     -------
-    command, sequence, status, count, last_sequence
-        Of the answer; held while ``send`` is 1.
+    command, sequence, status, has_data, count, last_sequence
+        Of the answer, which holds ``count`` bytes of the buffer if ``has_data``; held while ``send`` is 1.
     send : In(1)
-        Send it; to be taken back in the cycle after ``sent``.
-    sent : Out(1)
-        The last byte is taken in this cycle.
+        Send it; to be taken back when it has left, before the next.
     buffer_addr : Out, buffer_data : In(8)
         The buffer; what is read comes a cycle later.
     o : Out(stream.Signature(MESSAGE_LAYOUT))
@@ -34,6 +32,7 @@ class AnswerSender(Component):
     """
 
     def __init__(self, *, payload_bytes: int, identity: bytes) -> None:
+        self._payload_bytes = payload_bytes
         self._identity = identity
         addr_bits = exact_log2(payload_bytes)
         super().__init__(
@@ -41,10 +40,10 @@ class AnswerSender(Component):
                 "command": In(8),
                 "sequence": In(16),
                 "status": In(2),
+                "has_data": In(1),
                 "count": In(addr_bits + 1),
                 "last_sequence": In(16),
                 "send": In(1),
-                "sent": Out(1),
                 "buffer_addr": Out(addr_bits),
                 "buffer_data": In(8),
                 "o": Out(stream.Signature(MESSAGE_LAYOUT)),
@@ -52,14 +51,15 @@ class AnswerSender(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """``place`` counts the bytes of the header, then those of the payload; each waits a cycle for the buffer."""
+        """``following`` counts the bytes of the header, then those of the payload; each waits a cycle for the buffer."""
         m = Module()
-        place = Signal(len(self.count))
+        place = Signal(range(self._payload_bytes))
+        following = Signal(len(self.count), init=1)
         in_payload = Signal()
         fetched = Signal()
-        last_index = Signal(len(self.count))
-        empty = Signal()
+        over = Signal()
         identify = Signal()
+        last = Signal()
         header = Cat(self.command | ANSWER, self.sequence, self.status, Const(0, 6))
         assert len(header) == 8 * ANSWER_HEADER.size
         identity = [Const(byte, 8) for byte in self._identity]
@@ -67,17 +67,17 @@ class AnswerSender(Component):
         payload = Mux(identify, Array(identity)[place[: exact_log2(IDENTITY.size)]], self.buffer_data)
         m.d.comb += [
             identify.eq(self.command == Command.IDENTIFY),
-            empty.eq(~identify & (self.count == 0)),
-            last_index.eq(Mux(identify, IDENTITY.size, self.count) - 1),
+            last.eq(following == Mux(in_payload, Mux(identify, IDENTITY.size, self.count), ANSWER_HEADER.size)),
             self.buffer_addr.eq(place),
-            self.o.valid.eq(self.send & fetched),
+            self.o.valid.eq(fetched & ~over),
             self.o.p.data.eq(Mux(in_payload, payload, header.word_select(place[:2], 8))),
-            self.o.p.last.eq(Mux(in_payload, place == last_index, empty & (place == ANSWER_HEADER.size - 1))),
-            self.sent.eq(self.o.valid & self.o.ready & self.o.p.last),
+            self.o.p.last.eq(last & (in_payload | ~(identify | self.has_data))),
         ]
         m.d.sync += fetched.eq(self.send)
+        with m.If(~self.send):
+            m.d.sync += [over.eq(0), in_payload.eq(0)]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [place.eq(place + 1), fetched.eq(0)]
-            with m.If(self.sent | (~in_payload & (place == ANSWER_HEADER.size - 1))):
-                m.d.sync += [place.eq(0), in_payload.eq(~self.sent)]
+            m.d.sync += [place.eq(following), following.eq(following + 1), fetched.eq(0), over.eq(self.o.p.last)]
+            with m.If(last):
+                m.d.sync += [place.eq(0), following.eq(1), in_payload.eq(1)]
         return m

@@ -4,7 +4,6 @@ from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.link.crc import SerialCrc
 from tercel.hw.link.protocol import CRC_BYTES, ESCAPE, FLAG, FLIP
 from tercel.hw.link.uart import RECEIVED_LAYOUT
 
@@ -29,6 +28,8 @@ class FrameReceiver(Component):
         ``data`` is the next byte of the frame, CRC included.
     data : Out(8)
         That byte.
+    crc_match : In(1)
+        The bytes so far end with their CRC.
     end : Out(1)
         A frame with a right CRC and without any error has ended.
     """
@@ -41,6 +42,7 @@ class FrameReceiver(Component):
                 "begin": Out(1),
                 "valid": Out(1),
                 "data": Out(8),
+                "crc_match": In(1),
                 "end": Out(1),
             }
         )
@@ -48,7 +50,6 @@ class FrameReceiver(Component):
     def elaborate(self, platform) -> Module:
         """A frame is open from a FLAG to the first thing that is wrong."""
         m = Module()
-        m.submodules.crc = crc = SerialCrc()
         byte = self.i.p.data
         is_open = Signal()
         escaped = Signal()
@@ -56,12 +57,9 @@ class FrameReceiver(Component):
         m.d.comb += [
             sound.eq(self.i.valid & ~self.i.p.error & self.enable),
             self.data.eq(byte ^ Mux(escaped, FLIP, 0)),
-            crc.clear.eq(self.begin),
-            crc.valid.eq(self.valid),
-            crc.data.eq(self.data),
         ]
         with m.If(sound & (byte == FLAG)):
-            m.d.comb += [self.begin.eq(1), self.end.eq(is_open & ~escaped & crc.match)]
+            m.d.comb += [self.begin.eq(1), self.end.eq(is_open & ~escaped & self.crc_match)]
             m.d.sync += [is_open.eq(1), escaped.eq(0)]
         with m.Elif(sound & is_open):
             with m.If(byte == ESCAPE):
@@ -85,15 +83,31 @@ class FrameTransmitter(Component):
         Messages of at least one byte.
     o : Out(stream.Signature(8))
         To the line.
+    crc_clear, crc_add, crc_drop : Out(1)
+        For :class:`~tercel.hw.link.crc.SerialCrc`; what it adds is the payload of ``i``.
+    crc_busy : In(1), crc_byte : In(8)
+        From it.
+    sent : Out(1)
+        The last byte of a frame is taken in this cycle.
     """
 
     def __init__(self) -> None:
-        super().__init__({"i": In(stream.Signature(MESSAGE_LAYOUT)), "o": Out(stream.Signature(8))})
+        super().__init__(
+            {
+                "i": In(stream.Signature(MESSAGE_LAYOUT)),
+                "o": Out(stream.Signature(8)),
+                "crc_clear": Out(1),
+                "crc_add": Out(1),
+                "crc_drop": Out(1),
+                "crc_busy": In(1),
+                "crc_byte": In(8),
+                "sent": Out(1),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         """FLAG, message, the CRC's bytes, FLAG; a byte that needs it leaves as two."""
         m = Module()
-        m.submodules.crc = crc = SerialCrc()
         crc_index = Signal(range(CRC_BYTES))
         escaped = Signal()
         in_crc = Signal()
@@ -101,14 +115,13 @@ class FrameTransmitter(Component):
         special = Signal()
         taken = Signal()
         m.d.comb += [
-            byte.eq(Mux(in_crc, crc.crc.word_select(crc_index, 8), self.i.p.data)),
+            byte.eq(Mux(in_crc, self.crc_byte, self.i.p.data)),
             special.eq(((byte == FLAG) | (byte == ESCAPE)) & ~escaped),
-            crc.data.eq(self.i.p.data),
         ]
 
         def send_byte(valid) -> None:
             m.d.comb += [
-                self.o.valid.eq(valid & ~crc.busy),
+                self.o.valid.eq(valid & ~self.crc_busy),
                 self.o.payload.eq(Mux(special, ESCAPE, byte ^ Mux(escaped, FLIP, 0))),
                 taken.eq(self.o.valid & self.o.ready & ~special),
             ]
@@ -117,23 +130,26 @@ class FrameTransmitter(Component):
 
         with m.FSM():
             with m.State("BEGIN"):
-                m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(FLAG), crc.clear.eq(1)]
+                m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(FLAG)]
                 with m.If(self.o.valid & self.o.ready):
+                    m.d.comb += self.crc_clear.eq(1)
                     m.next = "MESSAGE"
             with m.State("MESSAGE"):
                 send_byte(self.i.valid)
-                m.d.comb += [self.i.ready.eq(taken), crc.valid.eq(taken)]
+                m.d.comb += [self.i.ready.eq(taken), self.crc_add.eq(taken)]
                 with m.If(taken & self.i.p.last):
                     m.next = "CRC"
             with m.State("CRC"):
                 m.d.comb += in_crc.eq(1)
                 send_byte(1)
                 with m.If(taken):
+                    m.d.comb += self.crc_drop.eq(1)
                     m.d.sync += crc_index.eq(crc_index + 1)
                     with m.If(crc_index == CRC_BYTES - 1):
                         m.next = "END"
             with m.State("END"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(FLAG)]
                 with m.If(self.o.ready):
+                    m.d.comb += self.sent.eq(1)
                     m.next = "BEGIN"
         return m

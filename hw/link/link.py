@@ -5,6 +5,8 @@
     rx -> UartReceiver -> FrameReceiver -> RequestReceiver -> Executor -> csr, memory
                                                  |  buffer  |   |
     tx <- UartTransmitter <- FrameTransmitter <- AnswerSender <-+
+
+One request at a time: while one is carried out and answered nothing is received.
 """
 
 from amaranth.hdl import Module, Mux
@@ -14,7 +16,8 @@ from amaranth.utils import exact_log2
 from tercel.hw.config import Config
 from tercel.hw.interfaces import WishboneSignature, beat_addr_bits
 from tercel.hw.link.answer import AnswerSender
-from tercel.hw.link.bus import TIMEOUT_CYCLES
+from tercel.hw.link.bus import CSR_BYTES, TIMEOUT_CYCLES
+from tercel.hw.link.crc import SerialCrc
 from tercel.hw.link.executor import Executor
 from tercel.hw.link.frame import FrameReceiver, FrameTransmitter
 from tercel.hw.link.protocol import IDENTITY, PROTOCOL_VERSION
@@ -74,18 +77,19 @@ class Link(Component):
             {
                 "rx": In(1, init=1),
                 "tx": Out(1, init=1),
-                "csr": Out(WishboneSignature(addr_width=10, data_width=32)),
+                "csr": Out(WishboneSignature(addr_width=10, data_width=8 * CSR_BYTES)),
                 "memory": Out(WishboneSignature(addr_width=beat_addr_bits(config), data_width=8 * config.memory_width)),
             }
         )
 
     def elaborate(self, platform) -> Module:
-        """Connections and the buffer, which one of three uses at a time."""
+        """Connections; the buffer and the CRC, which go from receiving to carrying out to answering."""
         m = Module()
         m.submodules.uart_receiver = uart_receiver = UartReceiver(divider=self._divider)
         m.submodules.frame_receiver = frame_receiver = FrameReceiver()
         m.submodules.request = request = RequestReceiver(payload_bytes=self._payload_bytes)
         m.submodules.executor = executor = Executor(self._config, payload_bytes=self._payload_bytes, timeout_cycles=self._timeout_cycles)
+        m.submodules.crc = crc = SerialCrc()
         m.submodules.answer = answer = AnswerSender(payload_bytes=self._payload_bytes, identity=self._identity)
         m.submodules.frame_transmitter = frame_transmitter = FrameTransmitter()
         m.submodules.uart_transmitter = uart_transmitter = UartTransmitter(divider=self._divider)
@@ -102,6 +106,13 @@ class Link(Component):
             uart_receiver.pin.eq(self.rx),
             self.tx.eq(uart_transmitter.pin),
             frame_receiver.enable.eq(~executor.busy),
+            frame_receiver.crc_match.eq(crc.match),
+            frame_transmitter.crc_busy.eq(crc.busy),
+            frame_transmitter.crc_byte.eq(crc.byte),
+            crc.clear.eq(frame_receiver.begin | frame_transmitter.crc_clear),
+            crc.add.eq(frame_receiver.valid | frame_transmitter.crc_add),
+            crc.drop.eq(frame_transmitter.crc_drop),
+            crc.data.eq(Mux(executor.busy, answer.o.p.data, frame_receiver.data)),
             request.begin.eq(frame_receiver.begin),
             request.valid.eq(frame_receiver.valid),
             request.data.eq(frame_receiver.data),
@@ -110,11 +121,12 @@ class Link(Component):
             executor.header.eq(request.header),
             executor.length.eq(request.length),
             executor.buffer_data_r.eq(read),
-            executor.answered.eq(answer.sent),
+            executor.answered.eq(frame_transmitter.sent),
             answer.command.eq(request.header.command),
             answer.sequence.eq(request.header.sequence),
             answer.status.eq(executor.status),
-            answer.count.eq(executor.count),
+            answer.has_data.eq(executor.has_data),
+            answer.count.eq(request.header.count),
             answer.last_sequence.eq(executor.last_sequence),
             answer.send.eq(executor.answer),
             answer.buffer_data.eq(read),
