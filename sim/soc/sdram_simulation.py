@@ -1,0 +1,205 @@
+"""The SDRAM controller by itself on Verilator: requests of both ports in, answers, cycles and broken rules out."""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import tercel.hw.sdram
+from tercel.hw.sdram.controller import SdramController
+from tercel.hw.sdram.timing import SdramChip
+from tercel.sim.soc.sdram_model import HEADER, SdramViolation, parse_violation, sdram_figures
+from tercel.sim.toolchain import cache_folder, find_tool, run_tool, verilator_make_variables
+
+_HARNESS = Path(__file__).with_name("sdram_harness.cpp")
+_PROGRAM = "sdram"
+_VERILATOR_FLAGS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--no-timing", "-Wno-lint")
+_MAX_CYCLES = 100_000_000
+
+REQUEST = np.dtype([("adr", "u4"), ("wait", "u4"), ("sel", "u2"), ("write", "u1"), ("abandon", "u1"), ("data", "u1", 16)])
+"""One beat: its address in beats; cycles to wait after the request before; byte selects and data of a write; ``abandon``: ``cyc`` falls
+while it waits (1 cycle or more), and nothing outstanding is answered."""
+
+ANSWER = np.dtype([("accepted", "u4"), ("answered", "u4"), ("kind", "u1"), ("unused", "u1", 3), ("data", "u1", 16)])
+"""What became of a request: the cycles in which it was taken and answered, and how (:data:`NO_ANSWER`, :data:`ACK` or :data:`ERR`)."""
+
+NO_ANSWER, ACK, ERR = range(3)
+
+Records = npt.NDArray[np.void]
+
+
+class SdramSimulationError(RuntimeError):
+    """The controller lost or invented an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdramBuild:
+    """What is simulated; see :class:`~tercel.hw.sdram.controller.SdramController`."""
+
+    chip: SdramChip
+    clock_mhz: float
+    memory_width: int
+    pin_latency: int = 0
+
+    def controller(self) -> SdramController:
+        """With 32-bit byte addresses."""
+        return SdramController(
+            self.chip,
+            clock_mhz=self.clock_mhz,
+            memory_width=self.memory_width,
+            addr_width=33 - self.memory_width.bit_length(),
+            pin_latency=self.pin_latency,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdramRun:
+    """What a simulation left.
+
+    Attributes
+    ----------
+    cycles
+        From reset on. ``busy`` counts those after the initialisation in which a port asked for something or waited for an answer.
+    npu, host
+        An :data:`ANSWER` for each request.
+    commands
+        Given to the chip, by name.
+    violations
+        Rules of the chip that were broken.
+    contents
+        Of the chip at the end; None unless asked for.
+    """
+
+    cycles: int
+    busy: int
+    npu: Records
+    host: Records
+    commands: dict[str, int]
+    violations: tuple[SdramViolation, ...]
+    contents: npt.NDArray[np.uint8] | None
+
+
+def run_sdram(
+    build: SdramBuild,
+    *,
+    npu: Records,
+    host: Records | None = None,
+    outstanding: int = 16,
+    max_cycles: int = _MAX_CYCLES,
+    contents: bool = False,
+) -> SdramRun:
+    """Simulate until all :data:`REQUEST` records of both ports are answered, ``outstanding`` at most at the same time on each port.
+
+    Raises
+    ------
+    SdramSimulationError
+        An answer came that nobody waited for, or ``max_cycles`` went by.
+    ToolError
+        The simulation cannot be built.
+    """
+    program = _build(build)
+    host = np.zeros(0, REQUEST) if host is None else host
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "contents"
+        header = {
+            "figures": sdram_figures(build.chip, clock_mhz=build.clock_mhz),
+            "pin_latency": build.pin_latency,
+            "npu": len(npu),
+            "host": len(host),
+            "outstanding": outstanding,
+            "max_cycles": max_cycles,
+            "dump": dump if contents else "",
+        }
+        text = "\t".join(f"{key}={value}" for key, value in header.items()) + "\n"
+        ended = subprocess.run([program], input=text.encode() + npu.tobytes() + host.tobytes(), stdout=subprocess.PIPE, check=True)
+        left = np.fromfile(dump, np.uint8) if contents else None
+    line, _, rest = ended.stdout.partition(b"\n")
+    values = dict(pair.split("=", 1) for pair in line.decode().split("\t"))
+    violations = []
+    for _ in range(int(values["violations"])):
+        line, _, rest = rest.partition(b"\n")
+        violations.append(parse_violation(line.decode()))
+    if values["status"] != "done":
+        what = values["detail"] or f"still waiting for answers after {max_cycles} cycles"
+        raise SdramSimulationError(f"the SDRAM controller broke the bus protocol after {values['cycles']} cycles: {what}")
+    answers = np.frombuffer(rest, ANSWER)
+    names = ("MODE", "REFRESH", "PRECHARGE", "ACTIVATE", "WRITE", "READ")
+    return SdramRun(
+        cycles=int(values["cycles"]),
+        busy=int(values["busy"]),
+        npu=answers[: len(npu)],
+        host=answers[len(npu) :],
+        commands={name: int(values[name]) for name in names},
+        violations=tuple(violations),
+        contents=left,
+    )
+
+
+def _build(build: SdramBuild) -> Path:
+    """The simulation program, built unless it is in the cache."""
+    cache = cache_folder() / "sdram"
+    cache.mkdir(parents=True, exist_ok=True)
+    target = cache / f"controller-{_key(build)}"
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            work = Path(tempfile.mkdtemp(prefix=target.name, dir=cache))
+            try:
+                _compile(build, work, log=target.with_suffix(".log"))
+                (work / _PROGRAM).rename(target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _key(build: SdramBuild) -> str:
+    sources = [_HARNESS, HEADER, Path(__file__), *sorted(Path(str(tercel.hw.sdram.__file__)).parent.glob("*.py"))]
+    return _digest(repr(build).encode(), *(source.read_bytes() for source in sources))
+
+
+def _digest(*parts: bytes) -> str:
+    """Of ``parts`` and of the tools."""
+    digest = hashlib.sha256()
+    for part in (*parts, *(find_tool(name).version.encode() for name in ("verilator", "g++"))):
+        digest.update(part + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _compile(build: SdramBuild, work: Path, *, log: Path) -> None:
+    from amaranth.back import verilog
+
+    (work / "top.v").write_text(verilog.convert(build.controller(), name="sdram", emit_src=False, strip_internal_attrs=True))
+    tool = find_tool("verilator")
+    flags = [*_VERILATOR_FLAGS, "--top-module", "sdram", "--prefix", "Vtop", "-Mdir", "objects"]
+    run_tool(tool, [*flags, str(_HARNESS), "top.v"], folder=work, log=log)
+    # Verilator's own objects are the same in all these programs and take as long as the rest: make finds them if they are there.
+    objects = work / "objects"
+    runtime = cache_folder() / "sdram" / f"runtime-{_digest()}"
+    runtime.mkdir(exist_ok=True)
+    for compiled in runtime.glob("*.o"):
+        shutil.copy(compiled, objects)  # newer than the makefile
+    variables = {
+        **verilator_make_variables(),
+        "OPT_FAST": "-O1",
+        "OPT_SLOW": "-O0",
+        "OPT_GLOBAL": "-O1",
+        "USER_CPPFLAGS": f"-DTERCEL_MEMORY_WIDTH={build.memory_width} -I{HEADER.parent} -O1",
+    }
+    run_tool(
+        find_tool("make"),
+        ["-f", "Vtop.mk", *(f"{name}={value}" for name, value in variables.items()), "Vtop"],
+        folder=objects,
+        log=log,
+        environment={**tool.environment, "MAKEFLAGS": "", "MFLAGS": ""},
+    )
+    for compiled in objects.glob("verilated*.o"):
+        if not (runtime / compiled.name).exists():
+            shutil.copy2(compiled, work)
+            (work / compiled.name).rename(runtime / compiled.name)
+    (objects / "Vtop").rename(work / _PROGRAM)
