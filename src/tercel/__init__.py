@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from tercel.sw.importer import explain
     from tercel.sw.quantize import quantize
     from tercel.sw.search import search
+    from tercel.sw.training import convert, prepare
 
 __version__ = "0.1.0"
 
-__all__ = ["CompiledNetwork", "Config", "NetworkResult", "compare", "compile", "configs", "explain", "load", "quantize", "search"]
+__all__ = ["CompiledNetwork", "Config", "NetworkResult", "compare", "compile", "configs", "convert", "explain", "load", "prepare", "quantize", "search"]
 
 _PLACES = {
     "CompiledNetwork": "tercel.sim.network:CompiledNetwork",
@@ -33,8 +34,10 @@ _PLACES = {
     "compare": "tercel.sim.api:compare_network",
     "compile": "tercel.sim.api:compile_network",
     "configs": "tercel.configs",
+    "convert": "tercel.sw.training:convert",
     "explain": "tercel.sw.importer:explain",
     "load": "tercel.sim.api:load_network",
+    "prepare": "tercel.sw.training:prepare",
     "quantize": "tercel.sw.quantize:quantize",
     "search": "tercel.sw.search:search",
 }

@@ -79,6 +79,8 @@ def round_by_category(
         The codes that were chosen for them, whole numbers in ``low..high``, of the same shape.
     alpha, sigma
         Step of the grid and scale of the noise, positive scalars.
+    low, high
+        Ends of the grid, in steps.
     backward
         ``literal``: the gradient of the output's one category, ``alpha * k * dp(k)``, which is zero for weights that are zero. ``all``: of
         all categories, ``sum of alpha * j * dp(j)``.

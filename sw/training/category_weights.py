@@ -1,6 +1,5 @@
 """Weights rounded by categorical probability quantization, and the straight-through estimator on the same grid."""
 
-import torch
 from torch import Tensor, nn
 
 from tercel.sw.training.category import Backward, nearest_code, round_by_category

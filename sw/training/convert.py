@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from tercel.sw.quantize.capture import check_finite
 from tercel.sw.quantize.errors import QuantizeError
-from tercel.sw.quantize.plan import Plan, constant, module_path
+from tercel.sw.quantize.plan import Plan, constant
 from tercel.sw.quantize.quantizer import make_plan
 from tercel.sw.quantize.torchao_import import import_torchao
 from tercel.sw.quantize.weight_scales import BIAS_LIMIT
@@ -142,7 +142,7 @@ class Folder:
 
 
 def _fitting(codes: Tensor, scales: Tensor, bias: Tensor, *, input_scale: float) -> tuple[Tensor, Tensor]:
-    """Codes and scales of channels whose bias would leave its range in units of input scale times weight scale, made larger by powers of two."""
+    """Codes and scales, with larger scales for channels whose bias would leave its range in units of input scale times weight scale."""
     steps = torch.ceil((bias.abs() / (scales.double() * input_scale * (BIAS_LIMIT - 1))).clamp(min=1e-30).log2()).clamp(min=0)
     factors = torch.exp2(steps)
     shape = (-1, *[1] * (codes.dim() - 1))
@@ -153,7 +153,7 @@ def _fitting(codes: Tensor, scales: Tensor, bias: Tensor, *, input_scale: float)
 def convert_model(prepared: nn.Module) -> ExportedProgram:
     """:func:`tercel.sw.training.convert` itself, in a module that may import torch."""
     if not isinstance(prepared, GraphModule) or not any(isinstance(module, ActivationQuantizer) for module in prepared.modules()):
-        raise QuantizeError(f"prepared must be a network that tercel.prepare made, not {type(prepared).__name__} (prepare it, then train it)")
+        raise QuantizeError(f"prepared must be a network that tercel.prepare made, not {type(prepared).__name__} (prepare and train it)")
     check_finite(prepared)
     private = copy.deepcopy(prepared).to(device="cpu", dtype=torch.float32).eval()
     image = next(node for node in private.graph.nodes if node.op == "placeholder")
@@ -166,11 +166,11 @@ def convert_model(prepared: nn.Module) -> ExportedProgram:
     plan = make_plan(private)
     inputs = {layer: layer.args[0] for layer in layers}
     quantizers = folder.insert_activations(plan)
-    for layer, (quantizer, codes, scales, bias) in layers.items():
+    for layer, (quantizer, latent, exact, bias) in layers.items():
         source = inputs[layer]
         assert isinstance(source, Node)
         input_scale = quantizers[source].scale
-        codes, scales = _fitting(codes, scales, bias, input_scale=input_scale)
+        codes, scales = _fitting(latent, exact, bias, input_scale=input_scale)
         bias_scales = torch.tensor([input_scale], dtype=torch.float32) * scales
         with private.graph.inserting_before(layer):
             weight = folder.insert_constant(codes.to(torch.int8), scales, quantizer.code_range)

@@ -121,8 +121,9 @@ class _Rewriter:
         path = _beside(weight_node, "quantizer")
         if self.has(path):
             return path, False
-        trains = isinstance(weight, nn.Parameter)
-        return self.add(path, self.scheme.weight_quantizer(weight, bits=bits) if trains else UniformWeights(weight, bits=bits, learned=False)), True
+        if isinstance(weight, nn.Parameter):
+            return self.add(path, self.scheme.weight_quantizer(weight, bits=bits)), True
+        return self.add(path, UniformWeights(weight, bits=bits, learned=False)), True
 
     def place_norm(self, path: str, norm: nn.Module) -> str:
         """Put a norm in the place of the network's, or beside what else that module holds; returns its path."""

@@ -55,6 +55,4 @@ class UniformActivations(ActivationQuantizer):
         """See the class."""
         assert isinstance(self.offset, Tensor)
         share = (values.numel() / len(values) * self.largest_code) ** -0.5
-        return torch._fake_quantize_learnable_per_tensor_affine(
-            values, self.log_scale.exp(), self.offset, 0, self.largest_code, share
-        )
+        return torch._fake_quantize_learnable_per_tensor_affine(values, self.log_scale.exp(), self.offset, 0, self.largest_code, share)
