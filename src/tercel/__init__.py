@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["CompiledNetwork", "Config", "NetworkResult", "compare", "compile", "configs", "convert", "explain", "load", "prepare", "quantize", "search"]
+__all__ = [
+    "CompiledNetwork",
+    "Config",
+    "NetworkResult",
+    "compare",
+    "compile",
+    "configs",
+    "convert",
+    "explain",
+    "load",
+    "prepare",
+    "quantize",
+    "search",
+]
 
 _PLACES = {
     "CompiledNetwork": "tercel.sim.network:CompiledNetwork",
