@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.sdram.beat import BeatGeometry
@@ -64,8 +64,8 @@ class DataPins(Component):
         width = geometry.chip.width
 
         data = Cat(self.data for _ in range(lanes))
-        none = Const(-1, geometry.memory_width)
-        mask = Cat(Mux(self.lane_in == lane, ~self.sel, none) for lane in range(lanes)) if lanes > 1 else ~self.sel
+        other = [(self.lane_in != lane).replicate(geometry.memory_width) if lanes > 1 else 0 for lane in range(lanes)]
+        mask = Cat(~self.sel | masked for masked in other)
         rest = [(Signal(bits, name=f"data_{i}", reset_less=True), Signal(width, name=f"mask_{i}")) for i in range(1, words)]
         behind = [*rest, (Signal(bits, name="data_end"), Signal(width, name="mask_end"))]
         for i, (word, masked) in enumerate([(self.dq_o, self.dqm), *rest]):

@@ -89,10 +89,11 @@ class MemoryPorts(Component):
         for number, port in ports.items():
             in_flight = Signal(IN_FLIGHT_BITS, name=f"in_flight_{number}")
             back = Signal(name=f"back_{number}")
+            wanted = back & port.cyc & ~draining[number]
             m.d.comb += [
                 back.eq(self.answer.valid & (self.answer.port == number)),
-                port.ack.eq(back & ~self.answer.bad & ~draining[number]),
-                port.err.eq(back & self.answer.bad & ~draining[number]),
+                port.ack.eq(wanted & ~self.answer.bad),
+                port.err.eq(wanted & self.answer.bad),
                 port.dat_r.eq(self.data),
             ]
             up_down(m, in_flight, up=asks[number] & ~port.stall, down=back)

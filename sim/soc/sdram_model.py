@@ -101,8 +101,9 @@ class SdramModel:
     @property
     def contents(self) -> npt.NDArray[np.uint8]:
         """The bytes of the chip, as they lie in the address space of the controller; a view that can be written."""
-        pointer = ctypes.cast(self._library.sdram_bytes(self._handle), ctypes.POINTER(ctypes.c_uint8))
-        return np.ctypeslib.as_array(pointer, shape=(self.chip.bytes,))
+        buffer = (ctypes.c_uint8 * self.chip.bytes).from_address(self._library.sdram_bytes(self._handle))
+        buffer.owner = self  # type: ignore[attr-defined]  # the array keeps the buffer, and so the model
+        return np.frombuffer(buffer, np.uint8)
 
     def count(self, command: Command) -> int:
         """Times ``command`` was given."""
