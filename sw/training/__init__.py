@@ -4,7 +4,7 @@ Importing the package does not import torch; its functions do, when they are cal
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tercel.sw.training.schemes import TRAINING_SCHEMES
 from tercel.sw.training.training_scheme import TrainingScheme
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-__all__ = ["TRAINING_SCHEMES", "TrainingScheme", "convert", "learned_bits", "prepare", "regularizer", "zero_shares"]
+__all__ = ["TRAINING_SCHEMES", "TrainingScheme", "convert", "learned_bits", "parameter_groups", "prepare", "regularizer", "zero_shares"]
 
 
 def prepare(
@@ -28,8 +28,8 @@ def prepare(
     Weights and activations are rounded in every forward pass, and the scheme says what gradient passes back. Scales are held to what the
     machine has: of a layer's folded weight scales each is a power of two of the others. The result trains as any module: with an
     optimizer, ``train()`` and ``eval()``, ``state_dict()``, ``to(device)`` and any number of images. Parameters keep their names; what is
-    learned about rounding stands beside them (``features.0.0.weight_quantizer.log_scale``). Weight decay should spare names in ``log_``.
-    :func:`convert` turns it into codes.
+    learned about rounding stands beside them (``features.0.0.weight_quantizer.log_scale``), and :func:`parameter_groups` knows the
+    learning rates for it. :func:`convert` turns the result into codes.
 
     Parameters
     ----------
@@ -68,6 +68,16 @@ def convert(prepared: "nn.Module") -> "ExportedProgram":
     from tercel.sw.training.convert import convert_model
 
     return convert_model(prepared)
+
+
+def parameter_groups(prepared: "nn.Module", *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    """All parameters as an optimizer takes them: at ``lr``, but for those of quantizers that ask for another rate.
+
+    ``weight_decay`` is for weights alone, not for biases, norms and what quantizers learn.
+    """
+    from tercel.sw.training.learning_rates import make_groups
+
+    return make_groups(prepared, lr=lr, weight_decay=weight_decay)
 
 
 def regularizer(prepared: "nn.Module") -> "Tensor":

@@ -1,6 +1,8 @@
 """What stands behind an operator whose output the machine stores as codes, while the network trains."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ class ActivationQuantizer(nn.Module, ABC):
     bits
         Width of a code, 2..8.
     """
+
+    rates: ClassVar[Mapping[str, float]] = {}
+    """Learning rates of parameters, by name, in units of the other parameters' rate; 1 for those that are left out."""
 
     def __init__(self, *, bits: int) -> None:
         super().__init__()

@@ -6,6 +6,8 @@ weight goes to the point that is then most probable. How likely a level is to st
 """
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 
 _START = 0.9
 _FEWEST = 2
+_LOGIT_RATE = 30.0
+"""A logit goes from 2 to -2 while weights of size 0.1 move by their own size."""
 
 
 def code_levels(codes: Tensor) -> Tensor:
@@ -73,6 +77,8 @@ class DropBitsWeights(CategoryWeights):
     nested
         Whether a level counts only when all levels below do, as widths of codes need it. Otherwise grids may have holes.
     """
+
+    rates: ClassVar[Mapping[str, float]] = {"keep_logits": _LOGIT_RATE}
 
     def __init__(self, weight: Tensor, *, bits: int, normalized: bool = False, nested: bool = True) -> None:
         super().__init__(weight, bits=bits, normalized=normalized)

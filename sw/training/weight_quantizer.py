@@ -1,6 +1,8 @@
 """What stands between a layer's real weights and its convolution while the network trains."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,9 @@ class WeightQuantizer(nn.Module, ABC):
     per_channel = True
     """Whether channels have scales of their own. The machine has one multiplier for all channels and a shift for each: scales that are
     not behind a batch norm are then brought to powers of two."""
+
+    rates: ClassVar[Mapping[str, float]] = {}
+    """Learning rates of parameters, by name, in units of the other parameters' rate; 1 for those that are left out."""
 
     def __init__(self, *, bits: int) -> None:
         super().__init__()
