@@ -1,5 +1,7 @@
 """ResNet-20 for 32x32 images, with shortcuts that have no parameters."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,20 +14,28 @@ _BLOCKS = 3
 
 
 class ResNet20(ImageNetwork):
-    """``conv1``, ``bn1``, ``layer{1..3}.{0..2}``, global average pool, ``linear``."""
+    """``conv1``, ``bn1``, ``layer{1..3}.{0..2}``, global average pool, ``linear``.
 
-    def __init__(self, *, classes: int, image_format: ImageFormat) -> None:
+    Parameters
+    ----------
+    widths
+        Channels of the three groups, each at least those of the one before.
+    blocks
+        In each group.
+    """
+
+    def __init__(self, *, classes: int, image_format: ImageFormat, widths: Sequence[int] = _WIDTHS, blocks: int = _BLOCKS) -> None:
         super().__init__()
         self.image_format = image_format
-        self.conv1 = convolution(3, _WIDTHS[0], kernel=3, padding="symmetric")
-        self.bn1 = nn.BatchNorm2d(_WIDTHS[0])
+        self.conv1 = convolution(image_format.channels, widths[0], kernel=3, padding="symmetric")
+        self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        inputs = (_WIDTHS[0], *_WIDTHS)
+        inputs = (widths[0], *widths)
         self.layer1, self.layer2, self.layer3 = (
-            nn.Sequential(*(_Block(inputs[i] if j == 0 else width, width) for j in range(_BLOCKS))) for i, width in enumerate(_WIDTHS)
+            nn.Sequential(*(_Block(inputs[i] if j == 0 else width, width) for j in range(blocks))) for i, width in enumerate(widths)
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(_WIDTHS[-1], classes)
+        self.linear = nn.Linear(widths[-1], classes)
         initialize(self)
 
     def forward(self, input: Tensor) -> Tensor:
