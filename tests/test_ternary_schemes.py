@@ -94,6 +94,6 @@ def test_the_codes_of_the_program(name):
     model = torch.nn.Conv2d(3, 8, 3)
     expected = operator(name, model.weight.detach().double().reshape(8, -1).numpy()).codes.reshape(8, 3, 3, 3)
     for corrected in (False, True):
-        program = quantize(model, calibration=pictures(2), scheme=name, bias_correction=corrected, compensation=False)
+        program = quantize(model, calibration=pictures(2), scheme=name, bias_correction=corrected, rounding="nearest")
         codes = constants(program, calls(program, "conv2d.default")[0].args[1])[0]
         assert np.array_equal(codes.numpy(), expected)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
+    from tercel.sw.quantize.rounding import Rounding
+
 __all__ = ["SCHEMES", "QuantizeError", "QuantizedFileError", "Scheme", "load_quantized", "quantize", "save_quantized"]
 
 
@@ -25,7 +27,9 @@ def quantize(
     scheme: str | Scheme = "shift8",
     bits: int | Mapping[str, int] | None = None,
     bias_correction: bool = True,
-    compensation: bool = True,
+    rounding: "Rounding" = "compensated",
+    rounding_steps: int = 500,
+    checkpoint: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> "ExportedProgram":
     """Quantize a network after its training.
@@ -49,8 +53,14 @@ def quantize(
         matches counts. None, and layers that no pattern matches, take the scheme's own.
     bias_correction
         Whether to correct biases, on the first 32 images.
-    compensation
-        Whether to round the weights of an output so that their errors cancel on the first 32 images, instead of each to the nearest code.
+    rounding
+        ``nearest`` takes each weight to its nearest code, as the scheme sees it. ``compensated`` lets the errors of an output's weights
+        cancel on the first 32 images, layer by layer. ``learned`` finds the codes, and the biases, by gradient descent on the outputs of
+        blocks of layers, on the first 256 images: better the fewer bits there are, and slow.
+    rounding_steps
+        Steps of gradient descent in each block, for ``learned``.
+    checkpoint
+        A folder where ``learned`` keeps finished blocks: the same call goes on behind the last of them. None to keep nothing.
     progress
         Called with the steps done, their total (0 where it is unknown), and what they are.
 
@@ -68,7 +78,9 @@ def quantize(
         scheme=scheme,
         bits=bits,
         bias_correction=bias_correction,
-        compensation=compensation,
+        rounding=rounding,
+        rounding_steps=rounding_steps,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
         progress=progress,
     )
 

@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from tercel.sw.quantize.errors import QuantizeError
 
 KEPT_IMAGES = 32
-"""Images that are kept for rounding weights and correcting biases; the largest tensors of all of them are in memory at once."""
+"""Images that weights are rounded and biases corrected on; the largest tensors of all of them are in memory at once."""
 
 
 class CalibrationImages:
@@ -60,8 +60,10 @@ class CalibrationImages:
 
 
 @torch.no_grad()
-def calibrate(graph_module: GraphModule, images: CalibrationImages, *, progress: Callable[[int, int], None]) -> list[Tensor]:
-    """Show every image to the observers of a prepared network; returns the first few for later.
+def calibrate(
+    graph_module: GraphModule, images: CalibrationImages, *, progress: Callable[[int, int], None], keep: int = KEPT_IMAGES
+) -> list[Tensor]:
+    """Show every image to the observers of a prepared network; returns the first ``keep`` for later.
 
     ``progress`` is called with the number of batches done and their total, 0 where it cannot be known.
     """
@@ -72,7 +74,7 @@ def calibrate(graph_module: GraphModule, images: CalibrationImages, *, progress:
             progress(number, images.batch_count)
             current = number
         graph_module(image)
-        if len(kept) < KEPT_IMAGES:
+        if len(kept) < keep:
             kept.append(image)
     progress(current + 1, images.batch_count)
     return kept

@@ -1,6 +1,7 @@
 """The whole of post-training quantization: capture, calibrate, align channels, choose scales, round weights, correct biases, convert."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +9,14 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from tercel.sw.quantize.alignment import align_channels
-from tercel.sw.quantize.calibration import CalibrationImages, calibrate
+from tercel.sw.quantize.calibration import KEPT_IMAGES, CalibrationImages, calibrate
 from tercel.sw.quantize.capture import capture
-from tercel.sw.quantize.layer_by_layer import finish_layers
 from tercel.sw.quantize.prepared_graph import name_observers
 from tercel.sw.quantize.quantizer import TercelQuantizer
+from tercel.sw.quantize.rounding import Rounding, check_rounding, images_to_keep, round_network
 from tercel.sw.quantize.scheme import Scheme
 from tercel.sw.quantize.torchao_import import import_torchao
-from tercel.sw.quantize.weight_scales import choose_weight_scales, round_each_by_scheme
+from tercel.sw.quantize.weight_scales import choose_weight_scales
 
 import_torchao()
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e  # noqa: E402  (its import is noisy)
@@ -39,7 +40,9 @@ def quantize_model(
     scheme: str | Scheme,
     bits: int | Mapping[str, int] | None,
     bias_correction: bool,
-    compensation: bool,
+    rounding: Rounding,
+    rounding_steps: int,
+    checkpoint: Path | None,
     progress: Progress | None,
 ) -> ExportedProgram:
     """:func:`tercel.sw.quantize.quantize` itself, in a module that may import torch."""
@@ -47,19 +50,25 @@ def quantize_model(
     def report(label: str) -> Callable[[int, int], None]:
         return lambda done, total: None if progress is None else progress(done, total, label)
 
+    check_rounding(rounding, steps=rounding_steps, checkpoint=checkpoint)
     quantizer = TercelQuantizer(scheme=scheme, bits=bits)
     images = CalibrationImages(calibration)
     report("capture")(0, 1)
     prepared: GraphModule = prepare_pt2e(capture(model, images.example), quantizer)
     name_observers(prepared)
     report("capture")(1, 1)
-    kept = calibrate(prepared, images, progress=report("calibrate"))
-    align_channels(prepared, kept)
+    kept = calibrate(prepared, images, keep=images_to_keep(rounding), progress=report("calibrate"))
+    align_channels(prepared, kept[:KEPT_IMAGES])
     choose_weight_scales(prepared)
-    if bias_correction or compensation:
-        finish_layers(prepared, kept, compensation=compensation, bias_correction=bias_correction, progress=report("round weights"))
-    else:
-        round_each_by_scheme(prepared)
+    round_network(
+        prepared,
+        kept,
+        rounding=rounding,
+        steps=rounding_steps,
+        checkpoint=checkpoint,
+        bias_correction=bias_correction,
+        report=report,
+    )
     report("convert")(0, 1)
     converted = convert_pt2e(prepared)
     drop_unused_constants(converted)

@@ -1,15 +1,16 @@
 """Rounding weights and correcting biases, layer by layer, on calibration images.
 
 The float network and the quantized one run side by side, operator after operator over all images. When a layer is reached, everything
-in front of it is final, and its inputs in the quantized network are known: its weights are rounded so that their errors cancel for
-these inputs (:mod:`~tercel.sw.quantize.compensated_rounding`), and its bias is corrected.
+in front of it is final, and its inputs in the quantized network are known: its weights are rounded for these inputs, and its bias is
+corrected.
 
 *Bias correction* takes back the shift that quantization gives to the mean of each output channel, ``mean(W_q * x_q) - mean(W * x)``:
 the errors of a channel's few weights do not average out over an image (empirical bias correction, after Nagel et al.,
 arXiv 1906.04721).
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,10 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from tercel.sw.quantize.compensated_rounding import round_weights
 from tercel.sw.quantize.observers import ActivationObserver, PerChannelWeightObserver
 from tercel.sw.quantize.plan import constant
 from tercel.sw.quantize.prepared_graph import WeightedLayer, observer, weighted_layers
-from tercel.sw.quantize.weight_scales import BIAS_LIMIT, round_by_scheme
+from tercel.sw.quantize.weight_scales import BIAS_LIMIT
 
 
 @dataclass
@@ -83,14 +83,22 @@ def _observed(graph_module: GraphModule, node: Node, values: _Values, layers: di
     return _Values(values.real, [_round_bias(layer, value) for value in values.quantized])
 
 
+Rounder = Callable[[WeightedLayer, Sequence[Tensor]], Tensor]
+"""A layer's weights on their grid, from the layer and its inputs in the quantized network."""
+
+
 def _place(layer: WeightedLayer, environment: dict[Node, _Values], rounded: Tensor) -> None:
     layer.replace_weight(rounded)
     environment[layer.rounding_node].quantized = [rounded]
 
 
-@torch.no_grad()
 def finish_layers(
-    graph_module: GraphModule, images: Sequence[Tensor], *, compensation: bool, bias_correction: bool, progress: Callable[[int, int], None]
+    graph_module: GraphModule,
+    images: Sequence[Tensor],
+    *,
+    rounder: Rounder | None,
+    bias_correction: bool,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Round the weights and correct the bias of every layer; their scales must be chosen.
 
@@ -102,31 +110,50 @@ def finish_layers(
         A calibrated graph; its weights and biases are replaced.
     images
         Inputs of the graph, each of batch size 1.
-    compensation
-        Whether to round weights so that their errors cancel; else each is rounded by itself, as the layer's scheme does.
+    rounder
+        How to round the weights; None for weights that are on their grid already.
     bias_correction
         Whether to correct biases.
     progress
         Called with the number of layers done and their total.
     """
-    layers = {layer.node: layer for layer in weighted_layers(graph_module)}
-    environment: dict[Node, _Values] = {}
-    uses = {node: len(node.users) for node in graph_module.graph.nodes}
+    nodes = list(graph_module.graph.nodes)
+    inputs = {node: images for node in nodes if node.op == "placeholder"}
+    finish_nodes(graph_module, nodes, real=inputs, quantized=inputs, rounder=rounder, bias_correction=bias_correction, progress=progress)
+
+
+@torch.no_grad()
+def finish_nodes(
+    graph_module: GraphModule,
+    nodes: Sequence[Node],
+    *,
+    real: Mapping[Node, Sequence[Tensor]],
+    quantized: Mapping[Node, Sequence[Tensor]],
+    rounder: Rounder | None,
+    bias_correction: bool,
+    progress: Callable[[int, int], None],
+) -> None:
+    """:func:`finish_layers` for the layers among ``nodes``.
+
+    ``nodes`` are in the graph's order and hold all that they read, except what ``real`` and ``quantized`` give: values per image in the
+    float network and in the quantized one.
+    """
+    layers = {layer.node: layer for layer in weighted_layers(graph_module) if layer.node in set(nodes)}
+    environment = {node: _Values(list(real[node]), list(quantized[node])) for node in real}
+    count = len(next(iter(real.values())))
+    uses = Counter(source for node in nodes for source in node.all_input_nodes)
     done = 0
-    for node in graph_module.graph.nodes:
-        if node in layers:
+    for node in nodes:
+        if node in layers and rounder is not None:
             layer = layers[node]
-            inputs = environment[layer.input_node].quantized
-            _place(layer, environment, round_weights(layer, inputs) if compensation else round_by_scheme(layer))
-        if node.op == "placeholder":
-            environment[node] = _Values(list(images), list(images))
-        elif node.op == "get_attr":
+            _place(layer, environment, rounder(layer, environment[layer.input_node].quantized))
+        if node.op == "get_attr":
             value = constant(graph_module, node)
             environment[node] = _Values([value], [value])
         elif node.op == "call_module":
-            environment[node] = _observed(graph_module, node, environment[node.args[0]], layers)
+            environment[node] = _observed(graph_module, node, environment[node.all_input_nodes[0]], layers)
         elif node.op == "call_function":
-            environment[node] = _call(node, environment, len(images))
+            environment[node] = _call(node, environment, count)
         if node in layers:
             if bias_correction:
                 _correct(layers[node], environment[node])

@@ -58,6 +58,11 @@ class WeightedLayer:
         return tuple(arguments[3]), tuple(arguments[4]), tuple(arguments[5]), arguments[6]
 
     @property
+    def group_count(self) -> int:
+        """Groups of a convolution; 1 of a linear layer."""
+        return 1 if self.weight.dim() == 2 else self.geometry[3]
+
+    @property
     def bias_scales(self) -> Tensor:
         """Scale of a bias code, ``[outputs]``."""
         return self.activation.calculate_qparams()[0] * self.weight_observer.calculate_qparams()[0]

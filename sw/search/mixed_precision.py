@@ -64,7 +64,7 @@ def search_widths(
     batches = [calibration] if isinstance(calibration, Tensor) else list(calibration)
     sensitivities = measure_sensitivity(model, calibration=batches, scheme=scheme, widths=widths, images=images, progress=progress)
     progress(0, 0, "cost of each width")
-    program = quantize(model, calibration=batches, scheme=scheme, bits=max(widths), bias_correction=False, compensation=False)
+    program = quantize(model, calibration=batches, scheme=scheme, bits=max(widths), bias_correction=False, rounding="nearest")
     widest = import_exported(program, config=config).graph
     costs = {width: layer_costs(widest, config, modules=sensitivities, width=width) for width in widths}
     measure: Measure = "weight_bytes" if max_weight_bytes is not None and max_cycles is None else "cycles"

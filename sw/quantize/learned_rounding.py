@@ -1,0 +1,119 @@
+"""Learning the rounding of a block's weights on what the block computes.
+
+Gradient descent on the :mod:`variables <tercel.sw.quantize.rounding_variables>` of all the block's layers together makes the squared
+error of the block's outputs small, for inputs as the quantized network delivers them and with activations on their codes. A regulariser
+``1 - |2 h - 1| ** beta``, whose ``beta`` falls from 20 to 2, drives every ``h`` to 0 or 1 (AdaRound, Nagel et al., arXiv 2004.10568; on
+blocks: BRECQ, Li et al., arXiv 2102.05426). Biases are learned beside the weights. It starts from compensated rounding.
+
+Errors are measured in units of what rounding to the nearest codes adds, times the number of weights: a weight's share in them is of
+order one, and so is its regulariser, whatever the layer.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from tercel.sw.quantize.block_run import Values, run_block
+from tercel.sw.quantize.block_samples import BlockSamples
+from tercel.sw.quantize.blocks import Block
+from tercel.sw.quantize.calibration import KEPT_IMAGES
+from tercel.sw.quantize.compensated_rounding import round_weights
+from tercel.sw.quantize.layer_by_layer import finish_nodes
+from tercel.sw.quantize.rounding_variables import RoundingVariables
+
+_RATE = 0.03
+_BIAS_RATE = 0.01
+_REGULARISER = 10.0
+_FREE = 0.2
+"""Share of the steps, at the start, without the regulariser."""
+
+_FIRST_BETA, _LAST_BETA = 20.0, 2.0
+
+
+def _start(graph_module: GraphModule, block: Block, real: Values, quantized: Values) -> list[RoundingVariables]:
+    """Round the block's layers so that their errors cancel, and take the codes around that."""
+
+    def some(values: Values) -> dict[Node, Sequence[Tensor]]:
+        return {node: [image.contiguous() for image in values[node][:KEPT_IMAGES]] for node in block.inputs}
+
+    weights = [layer.weight for layer in block.layers]
+    finish_nodes(
+        graph_module,
+        block.with_constants,
+        real=some(real),
+        quantized=some(quantized),
+        rounder=round_weights,
+        bias_correction=True,
+        progress=lambda done, total: None,
+    )
+    return [RoundingVariables(layer, weight) for layer, weight in zip(block.layers, weights, strict=True)]
+
+
+def _errors(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(output - target).square().mean() for output, target in zip(outputs, targets, strict=True)])
+
+
+def _beta(part: float) -> float:
+    """From the first to the last along half a cosine."""
+    return _LAST_BETA + (_FIRST_BETA - _LAST_BETA) * (1 + math.cos(math.pi * part)) / 2
+
+
+def learn_block(
+    graph_module: GraphModule,
+    block: Block,
+    *,
+    real: Values,
+    quantized: Values,
+    steps: int,
+    seed: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Round the weights of a block and fit its biases.
+
+    Parameters
+    ----------
+    graph_module, block
+        A graph whose weight scales are chosen, and a block of it; the block's weights and biases are replaced.
+    real, quantized
+        The block's inputs in the float network and in the quantized one, and its outputs in the float network.
+    steps
+        Of gradient descent.
+    seed
+        Of the order of the images.
+    progress
+        Called with the number of steps done.
+    """
+    layers = _start(graph_module, block, real, quantized)
+    samples = BlockSamples(graph_module, block, real=real, quantized=quantized, seed=seed)
+    inputs, targets = samples.draw()
+
+    def errors(values: Callable[[RoundingVariables], Mapping[Node, Tensor]]) -> Tensor:
+        replaced = {node: value for layer in layers for node, value in values(layer).items()}
+        return _errors(run_block(graph_module, block, inputs, replaced=replaced, real=False), targets)
+
+    with torch.no_grad():
+        nearest = errors(RoundingVariables.nearest)
+        unit = torch.clamp(nearest - errors(RoundingVariables.unrounded), min=1e-2 * nearest).clamp(min=1e-30)
+    weight_count = sum(layer.variables.numel() for layer in layers)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [layer.variables for layer in layers], "lr": _RATE},
+            {"params": [layer.shifts for layer in layers], "lr": _BIAS_RATE},
+        ]
+    )
+    free = int(_FREE * steps)
+    for step in range(steps):
+        loss = weight_count * (errors(RoundingVariables.soft) / unit).sum()
+        if step >= free:
+            beta = _beta((step - free) / (steps - free))
+            loss = loss + _REGULARISER * torch.stack([layer.undecided(beta) for layer in layers]).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        inputs, targets = samples.draw()
+        progress(step + 1)
+    for layer in layers:
+        layer.commit()

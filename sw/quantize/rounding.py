@@ -1,0 +1,71 @@
+"""The ways to round a network's weights to their grid."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from tercel.sw.quantize.calibration import KEPT_IMAGES
+from tercel.sw.quantize.compensated_rounding import round_weights
+from tercel.sw.quantize.errors import QuantizeError
+from tercel.sw.quantize.layer_by_layer import finish_layers
+from tercel.sw.quantize.reconstruction import LEARNING_IMAGES, learn_rounding
+from tercel.sw.quantize.weight_scales import round_by_scheme, round_each_by_scheme
+
+Rounding = Literal["nearest", "compensated", "learned"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+
+
+def check_rounding(rounding: str, *, steps: int, checkpoint: Path | None) -> None:
+    """Raises :class:`~tercel.sw.quantize.errors.QuantizeError` for arguments out of range, and a checkpoint that would not be used."""
+    if rounding not in ROUNDINGS:
+        raise QuantizeError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise QuantizeError(f"rounding_steps must be a whole number of 1 or more, not {steps!r} (a few hundred do)")
+    if checkpoint is not None and rounding != "learned":
+        raise QuantizeError(f"checkpoint must be left out with rounding {rounding!r}, which takes no time (or choose 'learned')")
+
+
+def images_to_keep(rounding: str) -> int:
+    """Calibration images that a way of rounding looks at."""
+    return LEARNING_IMAGES if rounding == "learned" else KEPT_IMAGES
+
+
+def round_network(
+    graph_module: GraphModule,
+    images: Sequence[Tensor],
+    *,
+    rounding: Rounding,
+    steps: int,
+    checkpoint: Path | None,
+    bias_correction: bool,
+    report: Callable[[str], Callable[[int, int], None]],
+) -> None:
+    """Round all weights and correct the biases; the weights' scales must be chosen.
+
+    Parameters
+    ----------
+    graph_module
+        A calibrated graph; its weights and biases are replaced.
+    images
+        Inputs of the graph, each of batch size 1: as many as :func:`images_to_keep` says.
+    rounding, steps, checkpoint, bias_correction
+        See :func:`tercel.sw.quantize.quantize`.
+    report
+        Makes the progress function of a step by its name.
+    """
+    if rounding == "learned":
+        learn_rounding(graph_module, images, steps=steps, checkpoint=checkpoint, progress=report("learn rounding"))
+    elif rounding == "nearest" and not bias_correction:
+        round_each_by_scheme(graph_module)
+    if rounding == "compensated" or bias_correction:
+        rounders = {"nearest": lambda layer, _: round_by_scheme(layer), "compensated": round_weights, "learned": None}
+        finish_layers(
+            graph_module,
+            images[:KEPT_IMAGES],
+            rounder=rounders[rounding],
+            bias_correction=bias_correction,
+            progress=report("correct biases" if rounding == "learned" else "round weights"),
+        )
