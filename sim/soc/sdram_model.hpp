@@ -150,7 +150,7 @@ class SdramModel {
     int64_t now() const { return static_cast<int64_t>(cycle); }
     uint32_t noise() const {
         const uint64_t mixed = (cycle + 1) * 0x9E3779B97F4A7C15ull;
-        return static_cast<uint32_t>(mixed >> 29);
+        return static_cast<uint32_t>(mixed >> 29) & (0xFFFFFFFFu >> (32 - 8 * width));
     }
 
     void violate(unsigned command, const char* parameter, int64_t needed, int64_t had) {

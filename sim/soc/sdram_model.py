@@ -52,7 +52,7 @@ class SdramLevels:
 def sdram_figures(chip: SdramChip, *, clock_mhz: float) -> str:
     """The figures of a chip as the model reads them, on one line: "name=value" with blanks between, times in nanoseconds."""
     timing = chip.timing
-    values: dict[str, float] = {"clock_mhz": clock_mhz, "cas": chip.cycles(clock_mhz=clock_mhz).cas}
+    values: dict[str, float] = {"clock_mhz": clock_mhz, "cas": next(cas for limit, cas in timing.cas if clock_mhz <= limit)}
     values |= {name: getattr(chip, name) for name in ("banks", "rows", "columns", "width", "refreshes")}
     values |= {field.name: getattr(timing, field.name) for field in fields(timing) if field.name != "cas"}
     return " ".join(f"{name}={value!r}" for name, value in values.items())
