@@ -7,10 +7,11 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from tercel.sw.quantize import SCHEMES  # noqa: E402
-from tercel.sw.quantize.alignment import align_channels  # noqa: E402
+from tercel.sw.quantize.alignment import align_channels, aligning_links  # noqa: E402
 from tercel.sw.quantize.calibration import CalibrationImages, calibrate  # noqa: E402
 from tercel.sw.quantize.capture import capture  # noqa: E402
 from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
+from tercel.sw.quantize.links import channel_maxima, find_links  # noqa: E402
 from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
 from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
 
@@ -23,7 +24,8 @@ def aligned(model, *, scheme="shift8", bits=4):
     prepared = prepare_pt2e(capture(model, stream.example), TercelQuantizer(scheme=scheme, bits=bits))
     kept = calibrate(prepared, stream, progress=lambda *_: None)
     before = [layer.weight.clone() for layer in weighted_layers(prepared)]
-    align_channels(prepared, kept)
+    links = aligning_links(find_links(prepared))
+    align_channels(links, channel_maxima(prepared, [link for link in links if link.is_clamped], kept))
     layers = list(weighted_layers(prepared))
     with torch.no_grad():
         outputs = torch.cat([prepared(image[None]) for image in images])

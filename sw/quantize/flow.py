@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from tercel.sw.quantize.alignment import align_channels
+from tercel.sw.quantize.alignment import align_channels, aligning_links
 from tercel.sw.quantize.calibration import KEPT_IMAGES, CalibrationImages, calibrate
 from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.links import channel_maxima, find_links
 from tercel.sw.quantize.prepared_graph import name_observers
 from tercel.sw.quantize.quantizer import TercelQuantizer
 from tercel.sw.quantize.rounding import Rounding, check_rounding, images_to_keep, round_network
@@ -58,7 +59,8 @@ def quantize_model(
     name_observers(prepared)
     report("capture")(1, 1)
     kept = calibrate(prepared, images, keep=images_to_keep(rounding), progress=report("calibrate"))
-    align_channels(prepared, kept[:KEPT_IMAGES])
+    links = aligning_links(find_links(prepared))
+    align_channels(links, channel_maxima(prepared, [link for link in links if link.is_clamped], kept[:KEPT_IMAGES]))
     choose_weight_scales(prepared)
     round_network(
         prepared,

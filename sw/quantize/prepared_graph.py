@@ -50,6 +50,13 @@ class WeightedLayer:
         """Put other weights in their place."""
         setattr(self.graph_module, str(self.weight_node.target), value)
 
+    def scale_outputs(self, factors: Tensor) -> None:
+        """Make each output channel ``factors[c]`` times as large (positive, float32 ``[outputs]``), its batch norm's statistics too."""
+        self.replace_weight(self.weight * factors.reshape(-1, *[1] * (self.weight.dim() - 1)))
+        self.replace_bias(self.bias * factors)
+        if (known := norm_statistics(self.node)) is not None:
+            keep_norm_statistics(self.node, *(value * factors for value in known))
+
     @property
     def geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
         """Stride, padding and dilation of a convolution's rows and columns, and its groups."""
@@ -66,6 +73,20 @@ class WeightedLayer:
     def bias_scales(self) -> Tensor:
         """Scale of a bias code, ``[outputs]``."""
         return self.activation.calculate_qparams()[0] * self.weight_observer.calculate_qparams()[0]
+
+
+_STATISTICS = "tercel_norm_statistics"
+
+
+def keep_norm_statistics(node: Node, mean: Tensor, std: Tensor) -> None:
+    """Note, with a convolution or linear layer, mean and standard deviation of its output channels by its batch norm."""
+    node.meta[_STATISTICS] = mean.double(), std.double()
+
+
+def norm_statistics(node: Node) -> tuple[Tensor, Tensor] | None:
+    """What :func:`keep_norm_statistics` noted, float64 ``[outputs]`` each, or None."""
+    known: tuple[Tensor, Tensor] | None = node.meta.get(_STATISTICS)
+    return known
 
 
 def observer(graph_module: GraphModule, node: object) -> object:
