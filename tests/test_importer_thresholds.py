@@ -262,7 +262,7 @@ def test_explain_names_what_the_thresholds_took_up() -> None:
         "3.multi_threshold",
     }
     alone = explain(export(nn.Sequential(Quant(0.02, 3), nn.ReLU(), Thresholds(LEVELS[2])), 6, 3, 3), config=BASE)
-    assert {report.name: report.reason for report in alone}["2.multi_threshold"] == "layer 2.multi_threshold"
+    assert {report.name: report.reason for report in alone}["2.multi_threshold"] == "layer 2"
 
 
 def falling(channels: int) -> nn.Module:
@@ -290,11 +290,11 @@ REFUSED: dict[str, tuple[nn.Module, Config, str]] = {
         ),
     ),
     "zero point": (
-        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 6, 1, 1)), Thresholds(LEVELS[2], zero_point=1)),
+        nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 6, 1, 1)), Thresholds(LEVELS[2], zero_point=4)),
         BASE,
         (
             "2.multi_threshold: tercel.multi_threshold.default at test_importer_thresholds.py:LINE: dequantize op of counted thresholds "
-            "must be zero point 0 and codes 0..3, not zero point 1 and codes 0..3 (a count starts at 0)"
+            "must be of codes 0..3, zero among them, not codes 0..3 with zero point 4 (a count starts at 0)"
         ),
     ),
     "float input": (

@@ -44,7 +44,7 @@ def gradients(values: Tensor, start: Tensor, lengths: Tensor) -> tuple[Tensor, .
 @pytest.mark.parametrize("bits", BITS)
 def test_at_the_start_it_is_even_rounding_with_the_clipped_estimator(bits: int) -> None:
     quantizer = LearnedThresholds(torch.tensor([2.0]), bits=bits)
-    assert quantizer.input_scale.item() == quantizer.output_scale.item() == 1.0
+    assert [quantizer.input_scale.item(), quantizer.output_scale.item()] == pytest.approx([1, 1])
     # Off the ties, where float32 thresholds decide.
     x = torch.linspace(-1, 3, 1201)
     x = x[((x * quantizer.largest_code / 2).frac().abs() - 0.5).abs() > 1e-3].requires_grad_()
@@ -150,7 +150,8 @@ def test_codes_are_the_levels() -> None:
         quantizer.lengths.mul_(1 + 0.3 * drawn(15).float())
     x = drawn(3, 5, 8, 8, seed=2, width=2.0).float()
     codes = torch.ops.tercel.multi_threshold(x, quantizer.input_thresholds())
-    torch.testing.assert_close(codes * quantizer.scale, quantizer(x).detach())
+    assert quantizer.zero_point > 0
+    torch.testing.assert_close((codes.float() - quantizer.zero_point) * quantizer.scale, quantizer(x).detach())
     assert codes.unique().tolist() == list(range(16))
 
 
@@ -231,7 +232,7 @@ def test_convolution_of_codes_is_the_fake_quantized_one() -> None:
         fake = functional.conv2d(activations(x), weights(weight), padding=1)
     codes, scales = weights.codes(weight)
     levels_ = torch.ops.tercel.multi_threshold(x, activations.input_thresholds())
-    sums = functional.conv2d(levels_.double(), codes.double(), padding=1)
+    sums = functional.conv2d(levels_.double() - activations.zero_point, codes.double(), padding=1)
     # The machine's weights: 2 * d + 1.
     assert torch.equal((codes - 1) // 2 * 2 + 1, codes)
     torch.testing.assert_close(sums.float() * (scales * activations.scale).reshape(1, -1, 1, 1), fake)

@@ -10,8 +10,10 @@ from tercel.sw.importer.report import Rejection
 from tercel.sw.importer.scaling import Reals
 from tercel.sw.layer_spec import Integers
 
-LOWEST, HIGHEST = -32768, 32767
-"""What the machine compares with thresholds, and they themselves."""
+LOWEST, HIGHEST = -32768, 32767 - 16
+"""Ends of thresholds that some value passes, before the output's zero point of up to 15 is added; the machine compares 16 bits."""
+NEVER = 32767
+"""A threshold that no value passes."""
 
 _BISECTIONS = 1 << 40
 """Steps from 0 to the largest sum, on a grid on which thresholds are looked for before it is known how fine they can be."""
@@ -113,12 +115,14 @@ class Counting:
         places = self.on_integers(units=reach / _BISECTIONS, offset=zeros, least=-grid, most=grid)
         met = (places >= -_BISECTIONS) & (places < _BISECTIONS)
         farthest = float((np.where(met, np.abs(places), 1) * (reach[:, None] / _BISECTIONS)).max())
-        step = farthest / (HIGHEST - 1)
-        limit = np.full(len(reach), HIGHEST, dtype=np.int64)
-        return step, self.on_integers(units=np.full(len(reach), step), offset=zeros, least=-limit, most=limit)
+        step = farthest / HIGHEST
+        limit = np.full(len(reach), HIGHEST + 1, dtype=np.int64)
+        table = self.on_integers(units=np.full(len(reach), step), offset=zeros, least=1 - limit, most=limit)
+        return step, np.where(table > HIGHEST, NEVER, table)
 
 
-def shared_rows(thresholds: Integers) -> tuple[bool, Integers]:
-    """Whether all channels have the same thresholds, and the table, with one row if so."""
-    shared = bool((thresholds == thresholds[0]).all())
-    return shared, thresholds[:1] if shared else thresholds
+def shared_rows(thresholds: Integers, *, zero_point: int) -> tuple[bool, Integers]:
+    """Whether all channels have the same thresholds, and the table as the machine has it, with one row if so."""
+    table = np.minimum(thresholds + zero_point, NEVER)
+    shared = bool((table == table[0]).all())
+    return shared, table[:1] if shared else table

@@ -171,7 +171,7 @@ def weighted_layer(
         own = _largest(builder, source) * np.abs(weights.values).reshape(outputs, -1).sum(axis=1) + np.abs(bias_codes(bias, units))
         added_reach = builder.tensors[residual.tensor].scale * _largest(builder, residual)
         step, table = counting.on_sums(units * own + added_reach)
-        shared, table = shared_rows(table)
+        shared, table = shared_rows(table, zero_point=quantizer.zero_point)
     factors = units / (divisor * step)
     ratio = None if residual is None else builder.tensors[residual.tensor].scale / step
     if shifts is None:

@@ -1,11 +1,11 @@
 """Layers whose output is a number of thresholds passed.
 
-The machine counts ``p > T[c, i]`` on ``p = clamp(floor((v*M + 2**(e-1)) / 2**e))``, v being the sum with bias, p of 16 bits. For a layer
-whose sums are only compared (:func:`threshold_layer`), M = 2 and e = 1 make p the sum itself. Its bias then serves to move the thresholds
-of a channel into 16 bits: sums beyond p's range saturate on the right side of all of them. So every sum is on the side where the float
-network puts it, whatever the scales of the channels, as long as the lowest and the highest threshold of a channel that any input can reach
-lie at most 65534 sums apart. Where they lie further apart, the channel's shift s halves the sums s times, and a threshold is off by at most
-2**(s-1) sums, which is less than 1/65534 of the distance between the two.
+The machine counts ``p > T[c, i]`` on ``p = clamp(floor((v*M + 2**(e-1)) / 2**e) + z)``, v being the sum with bias, z the output's zero
+point, p of 16 bits. For a layer whose sums are only compared (:func:`threshold_layer`), M = 2 and e = 1 make p the sum itself plus z. Its
+bias then serves to move the thresholds of a channel into 16 bits: sums beyond p's range saturate on the right side of all of them. So
+every sum is on the side where the float network puts it, whatever the scales of the channels, as long as the lowest and the highest
+threshold of a channel that any input can reach lie at most 65519 sums apart. Where they lie further apart, the channel's shift s halves
+the sums s times, and a threshold is off by at most 2**(s-1) sums, which is less than 1/65519 of the distance between the two.
 
 A channel whose function falls (a negative batch-norm gain) has its weights negated. Constants (bias, batch norm, slopes) are in the
 thresholds alone; nothing is rounded but they.
@@ -14,7 +14,7 @@ thresholds alone; nothing is rounded but they.
 import numpy as np
 
 from tercel.sw.importer.capture import Operation
-from tercel.sw.importer.counting import HIGHEST, LOWEST, Counting, shared_rows
+from tercel.sw.importer.counting import HIGHEST, LOWEST, NEVER, Counting, shared_rows
 from tercel.sw.importer.expressions import Constant, Quantizer, Stored, Window
 from tercel.sw.importer.layers import GraphBuilder, edges, layer_spec, one_stride, real_bias, sum_sides
 from tercel.sw.importer.weights import Weights, merged_groups
@@ -38,8 +38,7 @@ def threshold_layer(
 ) -> Stored:
     """A convolution or matrix product on the array whose sums are compared with thresholds.
 
-    Parameters as of :func:`~tercel.sw.importer.layers.weighted_layer`; ``counting`` takes real sums with bias; ``quantizer`` has zero
-    point 0.
+    Parameters as of :func:`~tercel.sw.importer.layers.weighted_layer`; ``counting`` takes real sums with bias.
     """
     tensor, own = builder.tensors[source.tensor], builder.quantizers[source.tensor]
     outputs = len(weights.codes)
@@ -55,7 +54,7 @@ def threshold_layer(
     weights, groups = merged_groups(weights, groups=groups, lanes=builder.config.lanes)
     kind: Kind = "linear" if linear else "conv"
     codes = weights.codes[:, :, 0, 0] if linear else weights.codes.transpose(0, 2, 3, 1)
-    shared, thresholds = shared_rows(thresholds)
+    shared, thresholds = shared_rows(thresholds, zero_point=quantizer.zero_point)
     spec = layer_spec(
         kind=kind,
         input=tensor.shape,
@@ -90,19 +89,19 @@ def threshold_layer(
 def _in_16_bits(table: Integers, most: Integers) -> tuple[Integers, Integers, Integers]:
     """What to subtract from the sums of each channel, how often to halve them then, and the thresholds on what that leaves.
 
-    A threshold at ``most`` is passed by no sum; it becomes the largest number, which p never exceeds.
+    A threshold at ``most`` is passed by no sum; it becomes :data:`~tercel.sw.importer.counting.NEVER`.
     """
     met = table < most[:, None]
     some = met.any(axis=1)
     top = np.where(some, np.where(met, table, table.min(axis=1, keepdims=True)).max(axis=1), 0)
     bottom = np.where(some, table.min(axis=1), 0)
-    fits = (bottom >= LOWEST) & (top < HIGHEST)
-    centre = np.where(fits, 0, (bottom + top) // 2 + 1)
     apart = top - bottom
     shift = np.zeros(len(table), dtype=np.int64)
-    while (far := (apart >> shift) > HIGHEST - 1 - LOWEST - (shift > 0)).any():
+    while (far := (apart >> shift) > HIGHEST - LOWEST - (shift > 0)).any():
         shift += far
+    fits = (bottom >= LOWEST) & (top <= HIGHEST)
+    centre = np.where(fits, 0, (bottom + top - ((LOWEST + HIGHEST) << shift)) // 2)
     # floor(v / 2**s + 1/2) > T from v = 2**s * T + 2**(s-1) on; the T whose v lies nearest to t + 1.
     halved = shift[:, None]
     scaled = (table - centre[:, None] + (halved > 0)) >> halved
-    return centre, shift, np.where(met, np.clip(scaled, LOWEST, HIGHEST - 1), HIGHEST)
+    return centre, shift, np.where(met, np.clip(scaled, LOWEST, HIGHEST), NEVER)

@@ -40,11 +40,11 @@ def unfolded(value: Expression) -> Affine | Slope | None:
 
 def realize_count(realizer: "Realizer", count: Count, quantizer: Quantizer) -> Stored:
     """The codes of ``count``, whose scale ``quantizer`` gives."""
-    if quantizer.zero_point != 0 or quantizer.signed or quantizer.low != 0 or quantizer.high < count.thresholds.shape[1]:
-        limit = f"zero point 0 and codes 0..{count.thresholds.shape[1]}"
-        found = f"zero point {quantizer.zero_point} and codes {quantizer.low}..{quantizer.high}"
-        raise Rejection("dequantize op of counted thresholds", limit, found, "a count starts at 0")
-    quantizer = replace(quantizer, high=count.thresholds.shape[1])
+    most = count.thresholds.shape[1]
+    if not 0 <= quantizer.zero_point <= most or quantizer.signed or quantizer.low != 0 or quantizer.high < most:
+        found = f"codes {quantizer.low}..{quantizer.high} with zero point {quantizer.zero_point}"
+        raise Rejection("dequantize op of counted thresholds", f"of codes 0..{most}, zero among them", found, "a count starts at 0")
+    quantizer = replace(quantizer, high=most)
     counting, base = Counting.of(count)
     result = _layer(realizer, count.operation, counting, base, quantizer)
     for step in counting.steps:
@@ -131,7 +131,20 @@ def _copy(realizer: "Realizer", operation: Operation, counting: Counting, source
         raise Rejection("thresholds behind a reshape", "equal in all channels", "different", "take them before the reshape")
     weights, groups = copy_weights(realizer.builder, channels)
     result = threshold_layer(
-        realizer.builder, operation, source, quantizer, counting, weights=weights, window=Window((1, 1)), groups=groups
+        realizer.builder,
+        operation,
+        source,
+        quantizer,
+        counting,
+        weights=weights,
+        window=Window((1, 1)),
+        groups=groups,
+        name=_name(operation),
     )
     realizer.placed[operation.node.name] = result.tensor
     return result
+
+
+def _name(operation: Operation) -> str:
+    """The module that the thresholds stand in, or the operator where they stand in none."""
+    return operation.name.removesuffix(f".{operation.short}")

@@ -38,11 +38,14 @@ class Plan:
         Convolutions and linear layers, whose weights and biases carry codes too.
     fused
         Operators that are part of an earlier one: they need no decision of their own.
+    thresholds
+        Whether tensors may be rounded by counting thresholds, which take up functions of each value before them.
     """
 
     quantized: set[Node] = field(default_factory=set)
     weighted: list[Node] = field(default_factory=list)
     fused: set[Node] = field(default_factory=set)
+    thresholds: bool = False
     _parents: dict[Node, Node] = field(default_factory=dict)
 
     def quantize(self, *tensors: object) -> None:

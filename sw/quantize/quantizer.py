@@ -11,6 +11,7 @@ from tercel.sw.quantize.families.add import plan_add
 from tercel.sw.quantize.families.clamp import plan_clamp
 from tercel.sw.quantize.families.pool import plan_average, plan_max
 from tercel.sw.quantize.families.shape import plan_concatenation, plan_move
+from tercel.sw.quantize.families.thresholds import plan_pointwise
 from tercel.sw.quantize.families.weighted import is_weighted, plan_weighted
 from tercel.sw.quantize.observers import ActivationObserver, PerChannelWeightObserver
 from tercel.sw.quantize.plan import Plan, constant, module_path
@@ -29,14 +30,17 @@ from torchao.quantization.pt2e.quantizer import (  # noqa: E402  (its import is 
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY  # noqa: E402
 
 _FAMILIES: tuple[Callable[[Node, Plan], bool], ...] = (
-    plan_weighted, plan_add, plan_clamp, plan_average, plan_max, plan_move, plan_concatenation,
+    plan_pointwise, plan_weighted, plan_add, plan_clamp, plan_average, plan_max, plan_move, plan_concatenation,
 )  # fmt: skip
 _BIAS_LIMIT = (1 << 31) - 1
 
 
-def make_plan(graph_module: GraphModule) -> Plan:
-    """Decide which tensors of a captured graph carry codes. Operators that no family knows stay in float, between codes."""
-    plan = Plan()
+def make_plan(graph_module: GraphModule, *, thresholds: bool = False) -> Plan:
+    """Decide which tensors of a captured graph carry codes. Operators that no family knows stay in float, between codes.
+
+    ``thresholds``: see :class:`~tercel.sw.quantize.plan.Plan`.
+    """
+    plan = Plan(thresholds=thresholds)
     for node in graph_module.graph.nodes:
         if node.op == "call_function" and node not in plan.fused:
             any(family(node, plan) for family in _FAMILIES)

@@ -163,7 +163,7 @@ def convert_model(prepared: nn.Module) -> ExportedProgram:
     folder = Folder(private)
     folder.take_activations()
     layers = folder.fold_layers()
-    plan = make_plan(private)
+    plan = make_plan(private, thresholds=prepared.meta["thresholds"])
     inputs = {layer: layer.args[0] for layer in layers}
     quantizers = folder.insert_activations(plan)
     for layer, (quantizer, latent, exact, bias) in layers.items():

@@ -49,12 +49,17 @@ def layer_bits(graph_module: GraphModule, plan: Plan, *, scheme: TrainingScheme,
 
 
 def activation_bits(plan: Plan, widths: Mapping[Node, int], *, scheme: TrainingScheme) -> dict[Node, int]:
-    """Bits of the tensors that share a scale, by their root: the scheme's where only layers of less than 8 bits read them, else 8."""
-    bits = {plan.root(node): scheme.activation_bits for node in plan.quantized}
+    """Bits of the tensors that share a scale, by their root: the scheme's where only layers of less than 8 bits read them, else 8.
+
+    Where the scheme names none, as many as the widest weights that they meet.
+    """
+    bits = {plan.root(node): scheme.activation_bits or 0 for node in plan.quantized}
     for node in plan.quantized:
         root = plan.root(node)
         readers = [user for user in node.users if user not in plan.quantized or plan.root(user) is not root]
         low = all(widths.get(reader, FULL_BITS) < FULL_BITS and reader.args[0] is node for reader in readers)
         if node.op == "placeholder" or not low:
             bits[root] = FULL_BITS
-    return bits
+        elif scheme.activation_bits is None:
+            bits[root] = max([bits[root], *(widths[reader] for reader in readers)])
+    return {root: width or FULL_BITS for root, width in bits.items()}

@@ -196,7 +196,7 @@ def prepare_model(model: nn.Module, *, example: Tensor, scheme: str | TrainingSc
     values = node_values(captured, images)
     norms = take_norms(captured, values)
     make_gains_positive(captured, norms)
-    plan = make_plan(captured)
+    plan = make_plan(captured, thresholds=chosen.thresholds)
     widths = layer_bits(captured, plan, scheme=chosen, bits=bits)
     tensor_bits = activation_bits(plan, widths, scheme=chosen)
     rewriter = _Rewriter(captured, chosen)
@@ -209,6 +209,7 @@ def prepare_model(model: nn.Module, *, example: Tensor, scheme: str | TrainingSc
         if node.op == "get_attr" and not node.users:
             captured.graph.erase_node(node)
     prepared = GraphModule(captured, captured.graph, class_name="Prepared")
+    prepared.meta["thresholds"] = chosen.thresholds
     trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in prepared.named_parameters():
         parameter.requires_grad_(trains.get(name, parameter.requires_grad))

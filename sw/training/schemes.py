@@ -102,6 +102,28 @@ class DropBits(Uniform):
         return DropBitsWeights(weight, bits=bits, normalized=self.normalized, nested=self.nested)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nonuniform(Uniform):
+    """Odd levels for weights and learned thresholds for activations of 2, 3 and 4 bits, even steps for others."""
+
+    bits: int = 4
+    activation_bits: int | None = None
+    thresholds: bool = True
+
+    def weight_quantizer(self, weight: "Tensor", *, bits: int) -> "WeightQuantizer":
+        """See :meth:`~tercel.sw.training.training_scheme.TrainingScheme.weight_quantizer`."""
+        from tercel.sw.training.n2uq.learned_thresholds import WIDTHS
+        from tercel.sw.training.n2uq.odd_weights import OddWeights
+
+        return OddWeights(bits=bits) if bits in WIDTHS else super().weight_quantizer(weight, bits=bits)
+
+    def activation_quantizer(self, values: "Tensor", *, bits: int) -> "ActivationQuantizer":
+        """See :meth:`~tercel.sw.training.training_scheme.TrainingScheme.activation_quantizer`."""
+        from tercel.sw.training.n2uq.learned_thresholds import WIDTHS, LearnedThresholds
+
+        return LearnedThresholds(values, bits=bits) if bits in WIDTHS else super().activation_quantizer(values, bits=bits)
+
+
 _ALL: tuple[TrainingScheme, ...] = (
     Uniform(name="uniform", bits=4, summary="even steps, a learned scale per channel, clipped straight-through estimator"),
     Ternary(name="ternary_naive", operator="naive", summary="weights -1, 0, 1: rounded to the nearest of them times the largest"),
@@ -111,6 +133,7 @@ _ALL: tuple[TrainingScheme, ...] = (
     Category(name="cpq_all", bits=4, estimator="all", summary="like cpq, with the gradient of all points' probabilities"),
     Category(name="identity_ste", bits=4, estimator="identity", summary="cpq's grid with the straight-through estimator"),
     DropBits(name="cpq_dropbits", bits=4, summary="like cpq, with masks that learn a width for each layer"),
+    Nonuniform(name="n2uq", summary="N2UQ: learned thresholds for activations, weights on odd levels, both of 2, 3 or 4 bits"),
 )
 
 TRAINING_SCHEMES: dict[str, TrainingScheme] = {scheme.name: scheme for scheme in _ALL}

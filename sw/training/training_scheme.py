@@ -23,18 +23,21 @@ class TrainingScheme(ABC):
         Width of a layer's weights where the user names none.
     activation_bits
         Width of the tensors that only layers of less than 8 bits read. The network's input and output, operands of adds and averages,
-        and inputs of layers of 8 bits have 8 bits in any scheme.
+        and inputs of layers of 8 bits have 8 bits in any scheme. None: as many as the weights of those layers.
     edge_bits
         Width of the weights of the first and of the last layer, where the user's patterns do not name them.
     summary
         One line for listings.
+    thresholds
+        Whether tensors of few bits count thresholds; then PReLU and sums and products with constants may stand before them.
     """
 
     name: str
     bits: int
-    activation_bits: int = 8
+    activation_bits: int | None = 8
     edge_bits: int = 8
     summary: str
+    thresholds: bool = False
 
     @abstractmethod
     def weight_quantizer(self, weight: "Tensor", *, bits: int) -> "WeightQuantizer":
@@ -57,5 +60,5 @@ class TrainingScheme(ABC):
         values
             What the float network has there on the example images, flat, to start from.
         bits
-            2..8; the scheme's ``activation_bits`` or 8.
+            2..8, chosen after ``activation_bits``.
         """

@@ -19,6 +19,13 @@ def _histogram(values: Tensor) -> Histogram:
     return histogram
 
 
+def first_scale(values: Tensor, *, bits: int) -> tuple[float, int]:
+    """Scale and zero point of the even steps that lose the least squared error of ``values``, ``2**bits`` codes in all."""
+    codes = (1 << bits) - 1
+    low, high = best_range(_histogram(values.detach().flatten()), codes=codes)
+    return scale_and_zero_point(low, high, codes=codes)
+
+
 class UniformActivations(ActivationQuantizer):
     """``scale * (clip(round(x / scale) + z, 0, largest code) - z)`` with a learned scale and a fixed zero point ``z``.
 
@@ -35,8 +42,7 @@ class UniformActivations(ActivationQuantizer):
 
     def __init__(self, values: Tensor, *, bits: int) -> None:
         super().__init__(bits=bits)
-        low, high = best_range(_histogram(values.detach().flatten()), codes=self.largest_code)
-        scale, zero_point = scale_and_zero_point(low, high, codes=self.largest_code)
+        scale, zero_point = first_scale(values, bits=bits)
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
         self.register_buffer("offset", torch.tensor([float(zero_point)]))
 

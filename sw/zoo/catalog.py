@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 _BUILDERS = {
     "digits": "tercel.sw.zoo.digits_network:digits",
+    "digits_rprelu": "tercel.sw.zoo.rprelu_resnet:digits_rprelu",
     "mobilenet_v1": "tercel.sw.zoo.mobilenet_v1:mobilenet_v1",
     "mobilenet_v2": "tercel.sw.zoo.mobilenet_v2:mobilenet_v2",
     "resnet18": "tercel.sw.zoo.resnet18:resnet18",
     "resnet20": "tercel.sw.zoo.resnet20:resnet20",
+    "resnet20_rprelu": "tercel.sw.zoo.rprelu_resnet:resnet20_rprelu",
 }
 
 NAMES = tuple(_BUILDERS)

@@ -8,45 +8,30 @@ import tercel.sw.multi_threshold  # noqa: F401  (registers the operator)
 from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.training.activation_quantizer import ActivationQuantizer
 from tercel.sw.training.n2uq.generalized_ste import levels, thresholds
+from tercel.sw.training.uniform_activations import first_scale
 
 SHORTEST = 1e-3
 """Least width of a segment, in units of ``input_scale`` times the input."""
 WIDTHS = (2, 3, 4)
 """Bits that activations and weights may have."""
-_CANDIDATES = 48
-_SAMPLES = 1 << 16
-
-
-def _best_reach(values: Tensor, *, levels: int) -> float:
-    """The end of even steps from 0 that loses the least squared error of ``values``; 2 where none is positive.
-
-    Of 48 ends, from the largest value down to a 48th of it; of many values a part.
-    """
-    seen = values[:: max(1, len(values) // _SAMPLES)].clamp(min=0).double()
-    if not bool(seen.any()):
-        return 2.0
-    ends = [float(seen.max()) * (_CANDIDATES - index) / _CANDIDATES for index in range(_CANDIDATES)]
-
-    def loss(end: float) -> float:
-        rounded = (seen * (levels / end)).round().clamp(max=levels) * (end / levels)
-        return float((rounded - seen).square().sum())
-
-    return min(ends, key=loss)
 
 
 class LearnedThresholds(ActivationQuantizer):
-    """``output_scale * 2/N * #{i : input_scale * x > T_i}`` with N = 2**bits - 1 learned thresholds.
+    """``output_scale * 2/N * (#{i : input_scale * x > T_i} - z)`` with N = 2**bits - 1 learned thresholds.
 
     The thresholds are the middles of N segments: the first begins at ``start`` (s), their widths are ``lengths`` (a_i, at least 0.001),
     both in units of ``input_scale`` (beta1) times the input; ``output_scale`` is beta2. Gradients are those of
     :class:`~tercel.sw.training.n2uq.generalized_ste.GeneralizedSTE`. All four learn, at a tenth of the other parameters' rate
     (:func:`~tercel.sw.training.n2uq.parameter_groups.parameter_groups`).
 
+    z, the code of 0.0, is 0 in the method. Here it is fixed at the start to what suits the values: behind a ReLU that is 0, but a sum of
+    codes that convolutions read as it is has values below zero too.
+
     Parameters
     ----------
     values
-        Values of the tensor, to start from: the thresholds are first those of rounding to even steps from 0 to the end of the range that
-        loses the least squared error.
+        Values of the tensor, to start from: the thresholds are first those of rounding to even steps over the range that loses the least
+        squared error.
     bits
         2, 3 or 4.
     """
@@ -55,11 +40,12 @@ class LearnedThresholds(ActivationQuantizer):
         if bits not in WIDTHS:
             raise QuantizeError(f"bits must be 2, 3 or 4, not {bits} (learned thresholds: the machine compares with 15 at most)")
         super().__init__(bits=bits)
-        reach = _best_reach(values.detach().flatten(), levels=self.largest_code)
-        self.start = nn.Parameter(torch.zeros(1))
-        self.lengths = nn.Parameter(torch.full((self.largest_code,), 2 / self.largest_code))
-        self.input_scale = nn.Parameter(torch.tensor([2 / reach]))
-        self.output_scale = nn.Parameter(torch.tensor([reach / 2]))
+        scale, zero_point = first_scale(values, bits=bits)
+        self.register_buffer("offset", torch.tensor([float(zero_point)]))
+        self.start = nn.Parameter(torch.tensor([-zero_point * self.step]))
+        self.lengths = nn.Parameter(torch.full((self.largest_code,), self.step))
+        self.input_scale = nn.Parameter(torch.tensor([self.step / scale]))
+        self.output_scale = nn.Parameter(torch.tensor([scale / self.step]))
 
     @property
     def step(self) -> float:
@@ -71,6 +57,12 @@ class LearnedThresholds(ActivationQuantizer):
         """``output_scale * 2/N``."""
         self._check("output_scale", self.output_scale)
         return float(self.output_scale.detach() * self.step)
+
+    @property
+    def zero_point(self) -> int:
+        """The code of 0.0."""
+        assert isinstance(self.offset, Tensor)
+        return int(self.offset)
 
     def get_lengths(self) -> Tensor:
         """The widths of the segments, none below 0.001."""
@@ -84,7 +76,9 @@ class LearnedThresholds(ActivationQuantizer):
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
-        return levels(self.input_scale * values, self.start, self.get_lengths()) * self.step * self.output_scale
+        assert isinstance(self.offset, Tensor)
+        codes = levels(self.input_scale * values, self.start, self.get_lengths())
+        return (codes - self.offset) * self.step * self.output_scale
 
     def insert_codes(self, graph_module: GraphModule, value: Node) -> Node:
         """A ``tercel::multi_threshold``; see the base class."""
@@ -93,6 +87,7 @@ class LearnedThresholds(ActivationQuantizer):
         graph_module.register_buffer(name, self.input_thresholds())
         table = graph_module.graph.get_attr(name)
         node: Node = graph_module.graph.call_function(torch.ops.tercel.multi_threshold.default, (value, table))
+        node.meta.update({key: value.meta[key] for key in ("nn_module_stack", "stack_trace") if key in value.meta})
         return node
 
     def _check(self, name: str, value: Tensor) -> None:
