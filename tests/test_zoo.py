@@ -27,7 +27,9 @@ from tercel.sw.zoo.network import SameConv2d
         ("mobilenet_v1", {"width": 0.25, "size": 64}, 470_072, 1000),  # Keras's count without the moving statistics
         ("resnet18", {"size": 64}, 11_689_512, 1000),  # torchvision's count
         ("resnet20", {}, 269_722, 10),
+        ("resnet20_rprelu", {}, 274_346, 10),  # with the shortcuts and RPReLUs
         ("digits", {}, None, 10),
+        ("digits_rprelu", {}, None, 10),
     ],
 )
 def test_networks_have_the_published_sizes(name, options, parameters, classes):
