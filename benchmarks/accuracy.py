@@ -22,7 +22,7 @@ from benchmarks.errors import command
 from benchmarks.results import Identity, Row, RowFile, code_identity, file_identity
 from tercel.hw.config import BASE, Config
 from tercel.sim.parse import UsageError
-from tercel.sw.quantize import SCHEMES
+from tercel.sw.quantize import ROUNDINGS, SCHEMES
 
 PER_CHANNEL = replace(BASE, name="base, M per channel", per_channel_multiplier=True)
 VARIANTS = ("per_layer", "shift8", "per_channel", "shift8+bias", "per_channel+bias")
@@ -35,13 +35,18 @@ _TABLE_WIDTH = 180
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure and how. ``images`` and ``calibration`` are counts, None for all."""
+    """What to measure and how.
+
+    ``images`` and ``calibration`` are counts, None for all; ``mirrored`` has each calibration image twice, once as its mirror image.
+    """
 
     networks: Sequence[str] = _DEFAULT_NETWORKS
     variants: Sequence[str] = VARIANTS
     bits: Sequence[int] = (8, 6, 4)
     images: int | None = None
     calibration: int | None = None
+    mirrored: bool = False
+    rounding: str = "compensated"
     batch: int = 8
     threads: int = 1
 
@@ -55,6 +60,8 @@ def measure(options: Options, *, data: Path | None, rows: RowFile, bars: Bars) -
     for variant in options.variants:
         if variant.removesuffix("+bias") not in SCHEMES:
             raise UsageError(f"schemes must be among {', '.join(SCHEMES)}, not {variant!r} (with +bias for bias correction)")
+    if options.rounding not in ROUNDINGS:
+        raise UsageError(f"rounding must be among {', '.join(ROUNDINGS)}, not {options.rounding!r}")
     for name in options.networks:
         CHECKPOINTS[name].weights(data)
     task = bars.add_task("rows", total=len(options.networks) * (1 + len(options.variants) * len(options.bits)))
@@ -71,6 +78,8 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
 
     samples = read_set(checkpoint, data, role="eval", count=options.images)
     calibration = read_set(checkpoint, data, role="calib", count=options.calibration)
+    if options.mirrored:
+        calibration = calibration.with_mirrored()
     model = checkpoint.build(data)
     common = {
         "network": checkpoint.name,
@@ -78,7 +87,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
         "images": samples.identity,
         "code": code_identity(),
     }
-    plain = Identity(**common, calibration="", scheme=_FLOAT, bits=0, bias_correction=False, config="", config_hash=0)
+    plain = Identity(**common, calibration="", scheme=_FLOAT, bits=0, bias_correction=False, rounding="", config="", config_hash=0)
     if plain not in rows.rows:
         with _bar(bars, f"{checkpoint.name} float") as progress:
             rows.add(float_row(plain, model, samples, batch=options.batch, threads=options.threads, progress=progress))
@@ -93,6 +102,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
                 scheme=scheme,
                 bits=bits,
                 bias_correction=scheme != variant,
+                rounding=options.rounding,
                 config=config.name,
                 config_hash=config.hash,
             )
@@ -106,6 +116,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
                         config=config,
                         batch=options.batch,
                         threads=options.threads,
+                        checkpoint=rows.scratch(identity) if options.rounding == "learned" else None,
                         progress=progress,
                     )
                 rows.add(row)
@@ -133,7 +144,7 @@ class _Step:
         self.bars.update(self.task, completed=done, total=total or None)
 
 
-_COLUMNS = ("network", "bits", "scheme", "machine", "top-1", "points", "as float", "ties")
+_COLUMNS = ("network", "bits", "scheme", "rounding", "machine", "top-1", "points", "as float", "ties")
 
 
 def cells(row: Row, plain: Row, sources: Sequence[str]) -> list[str]:
@@ -147,6 +158,7 @@ def cells(row: Row, plain: Row, sources: Sequence[str]) -> list[str]:
         identity.network,
         f"W{identity.bits}A8" if quantized else "float32",
         identity.scheme + bias if quantized else "",
+        identity.rounding,
         identity.config,
         _share(correct, total),
         f"{points:+.2f}" if quantized else "",
@@ -211,6 +223,8 @@ def main(
     bits: Annotated[str, typer.Option(help="weight bits")] = "8,6,4",
     images: Annotated[int | None, typer.Option(min=1, help="images for the accuracy; default: all")] = None,
     calibration: Annotated[int | None, typer.Option(min=1, help="images for calibration; default: all")] = None,
+    mirrored: Annotated[bool, typer.Option("--mirrored", help="calibrate on each image and its mirror image")] = False,
+    rounding: Annotated[str, typer.Option(help=f"of weights: {', '.join(ROUNDINGS)}")] = "compensated",
     batch: Annotated[int, typer.Option(min=1, help="images a step")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="threads; default: all cores")] = os.cpu_count() or 1,
 ) -> None:
@@ -224,6 +238,8 @@ def main(
         bits=[int(width) for width in widths],
         images=images,
         calibration=calibration,
+        mirrored=mirrored,
+        rounding=rounding,
         batch=batch,
         threads=threads,
     )

@@ -83,6 +83,14 @@ class Samples:
     labels: npt.NDArray[np.int64]
     sources: tuple[str, ...]
 
+    def with_mirrored(self) -> "Samples":
+        """These images, and after them each once more with left and right exchanged."""
+        return Samples(
+            images=np.concatenate([self.images, self.images[:, :, ::-1]]),
+            labels=np.concatenate([self.labels, self.labels]),
+            sources=self.sources * 2,
+        )
+
     @property
     def identity(self) -> str:
         """A digest of images and labels."""

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.reference import run_reference
 from tercel.sw.images import normalize
 from tercel.sw.importer import import_exported
-from tercel.sw.quantize import quantize
+from tercel.sw.quantize import Rounding, quantize
 from tercel.sw.zoo.network import ImageNetwork
 
 Progress = Callable[[str, int, int], None]
@@ -46,9 +48,10 @@ def integer_row(
     config: Config,
     batch: int,
     threads: int,
+    checkpoint: Path | None,
     progress: Progress,
 ) -> Row:
-    """The network in the integers that the machine of ``config`` computes."""
+    """The network in the integers that the machine of ``config`` computes; ``checkpoint`` keeps what learned rounding has done."""
     torch.set_num_threads(threads)
     started = time.perf_counter()
     program = quantize(
@@ -57,6 +60,8 @@ def integer_row(
         scheme=identity.scheme,
         bits=identity.bits,
         bias_correction=identity.bias_correction,
+        rounding=cast(Rounding, identity.rounding),
+        checkpoint=checkpoint,
         progress=lambda done, total, what: progress(what, done, total),
     )
     imported = import_exported(program, config=config)

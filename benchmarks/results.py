@@ -16,7 +16,10 @@ _ARITHMETIC = ("graph", "importer", "quantize", "zoo", "images.py", "image_forma
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Everything that a row's figure depends on. ``scheme`` is ``float`` for the network as it was trained; then ``bits`` is 0."""
+    """Everything that a row's figure depends on.
+
+    ``scheme`` is ``float`` for the network as it was trained; then ``bits`` is 0 and ``rounding`` empty.
+    """
 
     network: str
     weights: str
@@ -25,6 +28,7 @@ class Identity:
     scheme: str
     bits: int
     bias_correction: bool
+    rounding: str
     config: str
     config_hash: int
     code: str
@@ -84,6 +88,11 @@ class RowFile:
                 continue
             self.rows[row.identity] = row
 
+    def scratch(self, identity: Identity) -> Path:
+        """A folder beside the file for what is under way of one row."""
+        name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+        return self.path.with_suffix("") / name
+
     def add(self, row: Row) -> None:
         """Keep a row, in the file at once."""
         self.rows[row.identity] = row
@@ -92,11 +101,14 @@ class RowFile:
 
 
 @cache
-def code_identity() -> str:
-    """A digest of the sources that make a row's figure: a row that other code measured is measured again."""
+def code_identity(parts: tuple[str, ...] = _ARITHMETIC) -> str:
+    """A digest of the sources that make a row's figure: a row that other code measured is measured again.
+
+    ``parts`` are files and folders of ``sw``.
+    """
     root = Path(tercel.sw.__path__[0])
     files = [Path(tercel.hw.__path__[0]) / "config.py"]
-    for name in _ARITHMETIC:
+    for name in parts:
         place = root / name
         files += sorted(place.rglob("*.py")) if place.is_dir() else [place]
     digest = hashlib.sha256()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from json import JSONDecodeError, dumps, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -15,6 +15,7 @@ from tercel.sim.progress import progress_bars
 from tercel.sim.quantized_file import save_quantized_file
 from tercel.sw import zoo
 from tercel.sw.images import image_batches, image_files, read_labels
+from tercel.sw.quantize import Rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,9 @@ def quantize_command(
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
     bits: Annotated[list[str] | None, typer.Option(help="N, PATTERN=N (several times for more), or a file of tercel search")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
+    rounding: Annotated[str, typer.Option(help="of weights: nearest, compensated (errors cancel) or learned (best, slow)")] = "compensated",
+    rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learning for each block of layers")] = 500,
+    checkpoint: Annotated[Path | None, typer.Option(help="folder that keeps finished blocks of learned rounding, to go on later")] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images, at most")] = 128,
     resize: Annotated[bool, typer.Option("--resize", help="bring photographs to the network's size")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="the quantized network to write (.tq)")],
@@ -53,6 +57,9 @@ def quantize_command(
             scheme=scheme,
             bits=parse_bits(bits or []),
             bias_correction=bias_correction,
+            rounding=cast(Rounding, rounding),
+            rounding_steps=rounding_steps,
+            checkpoint=checkpoint,
             progress=lambda done, whole, step: progress(step, done, whole),
         )
         progress("write", 0, 0)

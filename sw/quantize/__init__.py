@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tercel.sw.quantize.errors import QuantizedFileError, QuantizeError
+from tercel.sw.quantize.roundings import ROUNDINGS, Rounding
 from tercel.sw.quantize.scheme import Scheme
 from tercel.sw.quantize.schemes import SCHEMES
 
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-    from tercel.sw.quantize.rounding import Rounding
-
-__all__ = ["SCHEMES", "QuantizeError", "QuantizedFileError", "Scheme", "load_quantized", "quantize", "save_quantized"]
+__all__ = [
+    "ROUNDINGS",
+    "SCHEMES",
+    "QuantizeError",
+    "QuantizedFileError",
+    "Rounding",
+    "Scheme",
+    "load_quantized",
+    "quantize",
+    "save_quantized",
+]
 
 
 def quantize(
@@ -27,7 +36,7 @@ def quantize(
     scheme: str | Scheme = "shift8",
     bits: int | Mapping[str, int] | None = None,
     bias_correction: bool = True,
-    rounding: "Rounding" = "compensated",
+    rounding: Rounding = "compensated",
     rounding_steps: int = 500,
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,

@@ -14,7 +14,8 @@ from tercel.sw.quantize.capture import capture
 from tercel.sw.quantize.links import channel_maxima, find_links
 from tercel.sw.quantize.prepared_graph import name_observers
 from tercel.sw.quantize.quantizer import TercelQuantizer
-from tercel.sw.quantize.rounding import Rounding, check_rounding, images_to_keep, round_network
+from tercel.sw.quantize.rounding import images_to_keep, round_network
+from tercel.sw.quantize.roundings import Rounding, check_rounding
 from tercel.sw.quantize.scheme import Scheme
 from tercel.sw.quantize.torchao_import import import_torchao
 from tercel.sw.quantize.weight_scales import choose_weight_scales

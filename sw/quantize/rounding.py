@@ -1,34 +1,20 @@
-"""The ways to round a network's weights to their grid."""
+"""Rounding a network's weights to their grid, in one of several ways."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 from torch import Tensor
 from torch.fx import GraphModule
 
 from tercel.sw.quantize.calibration import KEPT_IMAGES
 from tercel.sw.quantize.compensated_rounding import round_weights
-from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.quantize.layer_by_layer import finish_layers
 from tercel.sw.quantize.reconstruction import LEARNING_IMAGES, learn_rounding
+from tercel.sw.quantize.roundings import Rounding
 from tercel.sw.quantize.weight_scales import round_by_scheme, round_each_by_scheme
 
-Rounding = Literal["nearest", "compensated", "learned"]
-ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
-
-def check_rounding(rounding: str, *, steps: int, checkpoint: Path | None) -> None:
-    """Raises :class:`~tercel.sw.quantize.errors.QuantizeError` for arguments out of range, and a checkpoint that would not be used."""
-    if rounding not in ROUNDINGS:
-        raise QuantizeError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise QuantizeError(f"rounding_steps must be a whole number of 1 or more, not {steps!r} (a few hundred do)")
-    if checkpoint is not None and rounding != "learned":
-        raise QuantizeError(f"checkpoint must be left out with rounding {rounding!r}, which takes no time (or choose 'learned')")
-
-
-def images_to_keep(rounding: str) -> int:
+def images_to_keep(rounding: Rounding) -> int:
     """Calibration images that a way of rounding looks at."""
     return LEARNING_IMAGES if rounding == "learned" else KEPT_IMAGES
 
