@@ -61,7 +61,8 @@ class Master {
                 // Garbage where nothing is to be written.
                 for (unsigned i = 0; i < kWidth; i++)
                     reinterpret_cast<uint8_t*>(&dat_w)[i] = request.write ? request.data[i] : static_cast<uint8_t>(cycle * 37 + i);
-                std::memcpy(sel, &request.sel, (kWidth + 7) / 8);
+                const uint16_t selected = static_cast<uint16_t>(request.sel & ((1u << kWidth) - 1));
+                std::memcpy(sel, &selected, (kWidth + 7) / 8);
             }
         }
         stb = asking;

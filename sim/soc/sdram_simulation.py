@@ -1,8 +1,5 @@
 """The SDRAM controller by itself on Verilator: requests of both ports in, answers, cycles and broken rules out."""
 
-import fcntl
-import hashlib
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -11,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-import tercel.hw.sdram
 from tercel.hw.sdram.controller import SdramController
 from tercel.hw.sdram.timing import SdramChip
 from tercel.sim.soc.sdram_model import HEADER, SdramViolation, parse_violation, sdram_figures
-from tercel.sim.toolchain import cache_folder, find_tool, run_tool, verilator_make_variables
+from tercel.sim.verilator.compile import SimulationSource, build_program, gateware_sources
 
 _HARNESS = Path(__file__).with_name("sdram_harness.cpp")
-_PROGRAM = "sdram"
-_VERILATOR_FLAGS = ("--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--no-timing", "-Wno-lint")
+_TOP = "tercel_sdram"
+_OTHER_GATEWARE = ("array", "control", "depthwise", "link", "npu.py", "on_chip_memory.py", "soc.py")
+"""What the controller by itself does not contain."""
+
 _MAX_CYCLES = 100_000_000
 
 REQUEST = np.dtype([("adr", "u4"), ("wait", "u4"), ("sel", "u2"), ("write", "u1"), ("abandon", "u1"), ("data", "u1", 16)])
@@ -103,7 +101,7 @@ def run_sdram(
     ToolError
         The simulation cannot be built.
     """
-    program = _build(build)
+    program = build_program(_source(build))
     host = np.zeros(0, REQUEST) if host is None else host
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "contents"
@@ -141,65 +139,19 @@ def run_sdram(
     )
 
 
-def _build(build: SdramBuild) -> Path:
-    """The simulation program, built unless it is in the cache."""
-    cache = cache_folder() / "sdram"
-    cache.mkdir(parents=True, exist_ok=True)
-    target = cache / f"controller-{_key(build)}"
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            work = Path(tempfile.mkdtemp(prefix=target.name, dir=cache))
-            try:
-                _compile(build, work, log=target.with_suffix(".log"))
-                (work / _PROGRAM).rename(target)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-    return target
+def _source(build: SdramBuild) -> SimulationSource:
+    def emit() -> str:
+        from amaranth.back import verilog
 
+        return verilog.convert(build.controller(), name=_TOP, emit_src=False, strip_internal_attrs=True)
 
-def _key(build: SdramBuild) -> str:
-    sources = [_HARNESS, HEADER, Path(__file__), *sorted(Path(str(tercel.hw.sdram.__file__)).parent.glob("*.py"))]
-    return _digest(repr(build).encode(), *(source.read_bytes() for source in sources))
-
-
-def _digest(*parts: bytes) -> str:
-    """Of ``parts`` and of the tools."""
-    digest = hashlib.sha256()
-    for part in (*parts, *(find_tool(name).version.encode() for name in ("verilator", "g++"))):
-        digest.update(part + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def _compile(build: SdramBuild, work: Path, *, log: Path) -> None:
-    from amaranth.back import verilog
-
-    (work / "top.v").write_text(verilog.convert(build.controller(), name="sdram", emit_src=False, strip_internal_attrs=True))
-    tool = find_tool("verilator")
-    flags = [*_VERILATOR_FLAGS, "--top-module", "sdram", "--prefix", "Vtop", "-Mdir", "objects"]
-    run_tool(tool, [*flags, str(_HARNESS), "top.v"], folder=work, log=log)
-    # Verilator's own objects are the same in all these programs and take as long as the rest: make finds them if they are there.
-    objects = work / "objects"
-    runtime = cache_folder() / "sdram" / f"runtime-{_digest()}"
-    runtime.mkdir(exist_ok=True)
-    for compiled in runtime.glob("*.o"):
-        shutil.copy(compiled, objects)  # newer than the makefile
-    variables = {
-        **verilator_make_variables(),
-        "OPT_FAST": "-O1",
-        "OPT_SLOW": "-O0",
-        "OPT_GLOBAL": "-O1",
-        "USER_CPPFLAGS": f"-DTERCEL_MEMORY_WIDTH={build.memory_width} -I{HEADER.parent} -O1",
-    }
-    run_tool(
-        find_tool("make"),
-        ["-f", "Vtop.mk", *(f"{name}={value}" for name, value in variables.items()), "Vtop"],
-        folder=objects,
-        log=log,
-        environment={**tool.environment, "MAKEFLAGS": "", "MFLAGS": ""},
+    return SimulationSource(
+        name="sdram",
+        verilog=emit,
+        key=(repr(build),),
+        gateware=gateware_sources(without=_OTHER_GATEWARE),
+        top=_TOP,
+        sources=(_HARNESS,),
+        includes=(HEADER,),
+        cpp_defines={"TERCEL_MEMORY_WIDTH": build.memory_width},
     )
-    for compiled in objects.glob("verilated*.o"):
-        if not (runtime / compiled.name).exists():
-            shutil.copy2(compiled, work)
-            (work / compiled.name).rename(runtime / compiled.name)
-    (objects / "Vtop").rename(work / _PROGRAM)
