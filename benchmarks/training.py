@@ -1,0 +1,226 @@
+"""Accuracy of networks that were trained to few bits, in the integers that the machine computes.
+
+``python -m benchmarks.training quick --data DIR -o build/training.md`` makes the whole table: a small ResNet and a small MobileNetV2 on
+Fashion-MNIST, three of each. Finished rows stand in ``build/training.jsonl``: the same command goes on after an interruption, and
+measures only what has changed. ``full`` is larger networks on CIFAR-10 for a night; ``digits`` needs no data and takes a minute.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated, Any
+
+import typer
+from joblib import Parallel, delayed, parallel_config
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks.errors import command
+from benchmarks.results import code_identity
+from benchmarks.training_methods import METHODS, Method
+from benchmarks.training_rows import Identity, Row, float_file, measure_row
+from benchmarks.training_sizes import SIZES
+from tercel.sim.parse import UsageError
+
+_CODE = ("training", "quantize", "zoo", "importer")
+_TRAINED, _UNTRAINED = 1.7, 0.1
+"""Time of an epoch of rounded training in epochs of the float network; of quantizing without training in all its epochs."""
+
+Job = tuple[Identity, Method, Row | None]
+
+
+class RowFile:
+    """Rows by identity, appended to a file of JSON lines as they are finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[Identity, Row] = {}
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                values = json.loads(line)
+                row = Row(**{**values, "identity": Identity(**values["identity"])})
+            except (ValueError, TypeError, KeyError):  # cut short, or of another version: measured again
+                continue
+            self.rows[row.identity] = row
+
+    def add(self, row: Row) -> None:
+        """Keep a row, in the file at once."""
+        self.rows[row.identity] = row
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+
+
+def chosen_methods(patterns: Sequence[str]) -> list[Method]:
+    """Methods whose labels match a pattern, and those that they need."""
+    for pattern in patterns:
+        if not any(fnmatchcase(label, pattern) for label in METHODS):
+            raise UsageError(f"methods must match one of {', '.join(METHODS)}, which {pattern!r} does not (a pattern as N2UQ*)")
+    labels = {"float", *(label for label in METHODS if any(fnmatchcase(label, pattern) for pattern in patterns))}
+    labels |= {METHODS[label].like for label in labels} - {""}
+    return [method for method in METHODS.values() if method.label in labels]
+
+
+def identities(size: str, methods: Iterable[Method]) -> Iterator[tuple[Identity, Method]]:
+    """All rows of a table: networks, methods, seeds."""
+    code = code_identity(_CODE)
+    for network in SIZES[size].networks:
+        for method in methods:
+            for seed in range(SIZES[size].seeds):
+                yield Identity(size=size, network=network, method=method.label, seed=seed, code=code), method
+
+
+def expected_time(size: str, method: Method) -> float:
+    """How long a row takes, in epochs of the float network."""
+    chosen = SIZES[size]
+    if method.way == "float":
+        return float(chosen.float_epochs)
+    return _TRAINED * chosen.epochs if method.way == "training" else _UNTRAINED * chosen.float_epochs
+
+
+def measure(
+    size: str, methods: Sequence[Method], *, data: Path | None, rows: RowFile, folder: Path, processes: int, bars: Progress
+) -> None:
+    """Measure all rows that ``rows`` has not got: float networks first, then what starts from them, then what takes others' widths."""
+    wanted = list(identities(size, methods))
+    stages: list[list[tuple[Identity, Method]]] = [[], [], []]
+    for identity, method in wanted:
+        done = identity in rows.rows and (method.way != "float" or float_file(identity, folder).is_file())
+        if not done:
+            stages[0 if method.way == "float" else 2 if method.like else 1].append((identity, method))
+    SIZES[size].read(data)
+    total = sum(expected_time(size, method) for stage in stages for _, method in stage)
+    task = bars.add_task(f"{sum(map(len, stages))} of {len(wanted)} rows", total=total)
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        for stage in stages:
+            jobs: list[Job] = [(identity, method, _widths_of(identity, method, rows)) for identity, method in stage]
+            _run(size, jobs, data=data, rows=rows, folder=folder, processes=processes, bars=bars, task=task)
+
+
+def _widths_of(identity: Identity, method: Method, rows: RowFile) -> Row | None:
+    return rows.rows[Identity(**{**vars(identity), "method": method.like})] if method.like else None
+
+
+def _run(
+    size: str, jobs: Sequence[Job], *, data: Path | None, rows: RowFile, folder: Path, processes: int, bars: Progress, task: TaskID
+) -> None:
+    # Networks take turns, so that the first rows of a table that is looked at early are of all kinds.
+    calls = (delayed(measure_row)(identity, method, data=data, folder=folder, like=like) for identity, method, like in jobs)
+    for row in Parallel(n_jobs=processes, return_as="generator_unordered", pre_dispatch="all")(calls):
+        rows.add(row)
+        name = row.identity
+        bars.update(
+            task,
+            advance=expected_time(size, METHODS[name.method]),
+            description=f"{name.network}, {name.method}, seed {name.seed}: {100 * row.correct / row.total:.2f} %",
+        )
+
+
+_COLUMNS = ("network", "row", "bits", "zeros", "top-1", "spread", "points", "against", "points over it", "converted")
+
+
+def lines(size: str, methods: Sequence[Method], rows: RowFile) -> Iterator[list[str]]:
+    """Cells of the table: means over the seeds, in per cent; spreads are standard deviations."""
+    table: dict[tuple[str, str], list[Row]] = {}
+    for identity, method in identities(size, methods):
+        if identity in rows.rows:
+            table.setdefault((identity.network, method.label), []).append(rows.rows[identity])
+    for (network, label), found in table.items():
+        method = METHODS[label]
+        shares = _shares(found)
+        other = table.get((network, method.against), [])
+        yield [
+            network,
+            label,
+            f"{fmean(row.bits for row in found):.2f}",
+            f"{100 * fmean(row.zeros for row in found):.0f} %" if method.way == "training" else "",
+            f"{fmean(shares):.2f}",
+            f"{stdev(shares):.2f} ({len(shares)})" if len(shares) > 1 else f"({len(shares)})",
+            _difference(found, table.get((network, "float"), [])) if method.way != "float" else "",
+            method.against,
+            _difference(found, other) if other else "",
+            _conversion(found),
+        ]
+
+
+def _shares(rows: Sequence[Row]) -> list[float]:
+    return [100 * row.correct / row.total for row in rows]
+
+
+def _difference(rows: Sequence[Row], others: Sequence[Row]) -> str:
+    """Mean difference of the same seeds in points, and its spread."""
+    by_seed = {row.identity.seed: row for row in others}
+    points = [100 * (row.correct - by_seed[row.identity.seed].correct) / row.total for row in rows if row.identity.seed in by_seed]
+    if not points:
+        return ""
+    return f"{fmean(points):+.2f}" + (f" ± {stdev(points):.2f}" if len(points) > 1 else "")
+
+
+def _conversion(rows: Sequence[Row]) -> str:
+    """The largest change of accuracy from the rounded network to the integers, in points."""
+    changes = [100 * (row.correct - row.prepared) / row.total for row in rows if row.prepared is not None]
+    return f"{max(changes, key=abs):+.2f}" if changes else ""
+
+
+def markdown(size: str, table: Sequence[Sequence[str]]) -> str:
+    """The table and its notes as Markdown."""
+    text = [f"| {' | '.join(line)} |" for line in (_COLUMNS, ["---"] * len(_COLUMNS), *table)]
+    chosen = SIZES[size]
+    notes = [
+        f"* Size `{size}`: {chosen.images} training images, {chosen.float_epochs} epochs in floating point and {chosen.epochs} more with "
+        f"rounded weights, {chosen.seeds} seeds. Means; spreads are standard deviations."
+    ]
+    notes += [
+        "* Figures of quantized rows are the integer network's own. First, last and depthwise layers have 8 bits; bits and zeros are "
+        "means over the weights of the others."
+    ]
+    notes += ["* points: over the float network of the same seed. converted: the largest change of accuracy from training to integers."]
+    return "\n".join([*text, "", *notes, ""])
+
+
+def _print(table: Sequence[Sequence[str]]) -> None:
+    shown = Table(*_COLUMNS)
+    for line in table:
+        shown.add_row(*line)
+    console = Console()
+    console.width = max(console.width, 180)
+    console.print(shown)
+
+
+def main(
+    size: Annotated[str, typer.Argument(help=f"one of {', '.join(SIZES)}")],
+    *,
+    data: Annotated[Path | None, typer.Option(envvar="TERCEL_DATA", help="folder with fashion_mnist/ and cifar10/")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file; finished rows and float networks beside it")] = Path(
+        "build/training.md"
+    ),
+    methods: Annotated[list[str] | None, typer.Option(help="patterns of rows, several times for more; default: all")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="rows at a time, one core each; default: all cores")] = os.cpu_count() or 1,
+) -> None:
+    """Train and measure. Example: python -m benchmarks.training quick --data DIR -o build/training.md."""
+    if size not in SIZES:
+        raise UsageError(f"size must be one of {', '.join(SIZES)}, not {size!r} (quick takes an hour and a half on two cores)")
+    chosen = chosen_methods(methods or ["*"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows = RowFile(output.with_suffix(".jsonl"))
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    ]
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        measure(size, chosen, data=data, rows=rows, folder=output.with_suffix(""), processes=processes, bars=bars)
+    table = list(lines(size, chosen, rows))
+    output.write_text(markdown(size, table))
+    _print(table)
+    used = sum(rows.rows[identity].seconds for identity, _ in identities(size, chosen))
+    typer.echo(f"{output}: {len(table)} lines, {used / 60:.0f} minutes of one core")
+
+
+if __name__ == "__main__":
+    raise SystemExit(command(main))
