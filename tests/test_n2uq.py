@@ -1,17 +1,15 @@
 """N2UQ: the method's formulas against finite differences, worked numbers and properties."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tercel.sw.quantize import QuantizeError
+from tercel.sw.training import parameter_groups
 from tercel.sw.training.n2uq.generalized_ste import boundaries, expected_levels, levels, thresholds
 from tercel.sw.training.n2uq.learned_thresholds import SHORTEST, LearnedThresholds
 from tercel.sw.training.n2uq.odd_weights import OddWeights
-from tercel.sw.training.n2uq.parameter_groups import parameter_groups
 from tercel.sw.training.n2uq.rprelu import RPReLU
 
 BITS = (2, 3, 4)
@@ -257,6 +255,3 @@ def test_thresholds_learn_at_a_tenth_of_the_rate() -> None:
     assert fast["lr"] == 0.02 and slow["lr"] == pytest.approx(0.002)
     assert {id(parameter) for parameter in slow["params"]} == {id(parameter) for parameter in model[2].parameters()}
     assert len(slow["params"]) == 4 and len(fast["params"]) == 5
-    assert math.isclose(sum(len(group["params"]) for group in (fast, slow)), len(list(model.parameters())))
-    assert len(parameter_groups(nn.Linear(2, 2), lr=0.1)) == 1
-    torch.optim.Adam(parameter_groups(model, lr=0.02))

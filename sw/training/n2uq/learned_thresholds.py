@@ -1,5 +1,8 @@
 """Activations by learned thresholds onto evenly spaced levels."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -21,8 +24,7 @@ class LearnedThresholds(ActivationQuantizer):
 
     The thresholds are the middles of N segments: the first begins at ``start`` (s), their widths are ``lengths`` (a_i, at least 0.001),
     both in units of ``input_scale`` (beta1) times the input; ``output_scale`` is beta2. Gradients are those of
-    :class:`~tercel.sw.training.n2uq.generalized_ste.GeneralizedSTE`. All four learn, at a tenth of the other parameters' rate
-    (:func:`~tercel.sw.training.n2uq.parameter_groups.parameter_groups`).
+    :class:`~tercel.sw.training.n2uq.generalized_ste.GeneralizedSTE`. All four learn, at a tenth of the other parameters' rate.
 
     z, the code of 0.0, is 0 in the method. Here it is fixed at the start to what suits the values: behind a ReLU that is 0, but a sum of
     codes that convolutions read as it is has values below zero too.
@@ -35,6 +37,8 @@ class LearnedThresholds(ActivationQuantizer):
     bits
         2, 3 or 4.
     """
+
+    rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("start", "lengths", "input_scale", "output_scale"), 0.1)
 
     def __init__(self, values: Tensor, *, bits: int) -> None:
         if bits not in WIDTHS:
