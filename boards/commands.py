@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tercel.boards.area import DEVICES, area_table, blocks_table, measure_machine
@@ -13,7 +14,7 @@ from tercel.hw.config import named_config
 from tercel.sim.parse import UsageError
 
 OVER_LIMIT = 1
-"""Exit code when a figure is over or under its limit."""
+"""Exit code when a figure is over or under its limit, or something differs."""
 
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="named config: tiny, small, base, large")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="folder for what is made")]
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(area)
     app.command()(verilog)
+    app.command()(netlist)
 
 
 def area(
@@ -47,6 +49,28 @@ def area(
         Console().print(area_table(figures), blocks_table(figures))
         typer.echo(f"{', '.join(f'{name} {version}' for name, version in figures.tools.items())}; logs and reports in {folder}")
     raise typer.Exit(OVER_LIMIT if any(not limit.ok for limit in figures.limits) else 0)
+
+
+def netlist(
+    config: ConfigName = "tiny",
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    output: Folder = Path("build"),
+) -> None:
+    """Simulate what synthesis for the iCE40 makes of the accelerator: layers on netlist, RTL and golden model. Takes minutes."""
+    from tercel.boards.netlist import run_netlist
+
+    machine = named_config(config)
+    with Console(stderr=True).status("netlist") as status:
+        result = run_netlist(machine, folder=output / f"netlist-{config}", report=lambda line: status.update(Text(line[:120])))
+    if json:
+        typer.echo(dumps(result.as_json(), indent=2))
+    else:
+        columns = ("layer", "bytes compared", "bytes that differ", "cycles", "cycles, RTL")
+        table = Table(*columns, title=f"{config}, {result.cells} iCE40 cells")
+        for layer in result.layers:
+            table.add_row(layer.layer, f"{layer.compared:,}", f"{layer.differing}", f"{layer.cycles:,}", f"{layer.rtl_cycles:,}")
+        Console().print(table)
+    raise typer.Exit(0 if result.equal else OVER_LIMIT)
 
 
 def verilog(config: ConfigName, output: Folder = Path("build")) -> None:

@@ -104,6 +104,8 @@ class VerilatorBackend:
         Called with the name of each step when the simulation has to be built.
     progress
         Called with the cycles simulated so far, some times a second.
+    design
+        Verilog of a machine of ``config`` to simulate in place of the RTL: a netlist. Needs ``config``.
     """
 
     name = "verilator"
@@ -117,8 +119,12 @@ class VerilatorBackend:
         trace: Path | None = None,
         report: Callable[[str], None] | None = None,
         progress: Callable[[int], None] | None = None,
+        design: str | None = None,
     ) -> None:
+        if design is not None and config is None:
+            raise ValueError("config must be given with design, not left out (a netlist is that of one machine)")
         self._config = config
+        self._design = design
         self._memory_model = memory_model or MemoryModel()
         self._max_cycles = max_cycles
         self._trace = trace
@@ -189,7 +195,7 @@ class VerilatorBackend:
         from tercel.hw.npu import counter_names
 
         if config.hash not in self._simulations:
-            path = build_simulation(config, trace=self._trace is not None, report=self._report)
+            path = build_simulation(config, trace=self._trace is not None, verilog=self._design, report=self._report)
             self._simulations[config.hash] = (Simulation(path), tuple(counter_names(config)))
         return self._simulations[config.hash]
 
