@@ -7,8 +7,8 @@ measures only what has changed. ``full`` is larger networks on CIFAR-10 for a ni
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean, stdev
@@ -65,12 +65,22 @@ def chosen_methods(patterns: Sequence[str]) -> list[Method]:
     return [method for method in METHODS.values() if method.label in labels]
 
 
-def identities(size: str, methods: Iterable[Method]) -> Iterator[tuple[Identity, Method]]:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure: networks and seeds of a size, None for all of it."""
+
+    size: str
+    methods: Sequence[Method]
+    network: str | None = None
+    seeds: int | None = None
+
+
+def identities(options: Options) -> Iterator[tuple[Identity, Method]]:
     """All rows of a table: networks, methods, seeds."""
-    code = code_identity(_CODE)
-    for network in SIZES[size].networks:
-        for method in methods:
-            for seed in range(SIZES[size].seeds):
+    code, size = code_identity(_CODE), options.size
+    for network in SIZES[size].networks if options.network is None else [options.network]:
+        for method in options.methods:
+            for seed in range(options.seeds or SIZES[size].seeds):
                 yield Identity(size=size, network=network, method=method.label, seed=seed, code=code), method
 
 
@@ -82,11 +92,9 @@ def expected_time(size: str, method: Method) -> float:
     return _TRAINED * chosen.epochs if method.way == "training" else _UNTRAINED * chosen.float_epochs
 
 
-def measure(
-    size: str, methods: Sequence[Method], *, data: Path | None, rows: RowFile, folder: Path, processes: int, bars: Progress
-) -> None:
+def measure(options: Options, *, data: Path | None, rows: RowFile, folder: Path, processes: int, bars: Progress) -> None:
     """Measure all rows that ``rows`` has not got: float networks first, then what starts from them, then what takes others' widths."""
-    wanted = list(identities(size, methods))
+    size, wanted = options.size, list(identities(options))
     stages: list[list[tuple[Identity, Method]]] = [[], [], []]
     for identity, method in wanted:
         done = identity in rows.rows and (method.way != "float" or float_file(identity, folder).is_file())
@@ -123,10 +131,10 @@ def _run(
 _COLUMNS = ("network", "row", "bits", "zeros", "top-1", "spread", "points", "against", "points over it", "converted")
 
 
-def lines(size: str, methods: Sequence[Method], rows: RowFile) -> Iterator[list[str]]:
+def lines(options: Options, rows: RowFile) -> Iterator[list[str]]:
     """Cells of the table: means over the seeds, in per cent; spreads are standard deviations."""
     table: dict[tuple[str, str], list[Row]] = {}
-    for identity, method in identities(size, methods):
+    for identity, method in identities(options):
         if identity in rows.rows:
             table.setdefault((identity.network, method.label), []).append(rows.rows[identity])
     for (network, label), found in table.items():
@@ -170,15 +178,13 @@ def markdown(size: str, table: Sequence[Sequence[str]]) -> str:
     """The table and its notes as Markdown."""
     text = [f"| {' | '.join(line)} |" for line in (_COLUMNS, ["---"] * len(_COLUMNS), *table)]
     chosen = SIZES[size]
-    notes = [
-        f"* Size `{size}`: {chosen.images} training images, {chosen.float_epochs} epochs in floating point and {chosen.epochs} more with "
-        f"rounded weights, {chosen.seeds} seeds. Means; spreads are standard deviations."
-    ]
-    notes += [
-        "* Figures of quantized rows are the integer network's own. First, last and depthwise layers have 8 bits; bits and zeros are "
-        "means over the weights of the others."
-    ]
-    notes += ["* points: over the float network of the same seed. converted: the largest change of accuracy from training to integers."]
+    lengths = f"{chosen.images} training images, {chosen.float_epochs} epochs in floating point and {chosen.epochs} with rounded weights"
+    means = "bits and zeros are means over the weights of the others"
+    notes = (
+        f"* Size `{size}`: {lengths}. Means over the seeds; spreads are standard deviations.",
+        f"* Figures of quantized rows are the integer network's own. First, last and depthwise layers have 8 bits; {means}.",
+        "* points: over the float network of the same seed. converted: the largest change of accuracy from training to integers.",
+    )
     return "\n".join([*text, "", *notes, ""])
 
 
@@ -199,12 +205,16 @@ def main(
         "build/training.md"
     ),
     methods: Annotated[list[str] | None, typer.Option(help="patterns of rows, several times for more; default: all")] = None,
+    network: Annotated[str | None, typer.Option(help="one of the size's networks; default: all")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="networks of each kind; default: the size's")] = None,
     processes: Annotated[int, typer.Option(min=1, help="rows at a time, one core each; default: all cores")] = os.cpu_count() or 1,
 ) -> None:
     """Train and measure. Example: python -m benchmarks.training quick --data DIR -o build/training.md."""
     if size not in SIZES:
         raise UsageError(f"size must be one of {', '.join(SIZES)}, not {size!r} (quick takes an hour and a half on two cores)")
-    chosen = chosen_methods(methods or ["*"])
+    if network is not None and network not in SIZES[size].networks:
+        raise UsageError(f"network must be one of {', '.join(SIZES[size].networks)}, not {network!r} (or leave it out)")
+    options = Options(size=size, methods=chosen_methods(methods or ["*"]), network=network, seeds=seeds)
     output.parent.mkdir(parents=True, exist_ok=True)
     rows = RowFile(output.with_suffix(".jsonl"))
     columns: list[Any] = [
@@ -214,11 +224,11 @@ def main(
         TimeRemainingColumn(elapsed_when_finished=True),
     ]
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        measure(size, chosen, data=data, rows=rows, folder=output.with_suffix(""), processes=processes, bars=bars)
-    table = list(lines(size, chosen, rows))
+        measure(options, data=data, rows=rows, folder=output.with_suffix(""), processes=processes, bars=bars)
+    table = list(lines(options, rows))
     output.write_text(markdown(size, table))
     _print(table)
-    used = sum(rows.rows[identity].seconds for identity, _ in identities(size, chosen))
+    used = sum(rows.rows[identity].seconds for identity, _ in identities(options))
     typer.echo(f"{output}: {len(table)} lines, {used / 60:.0f} minutes of one core")
 
 

@@ -131,9 +131,9 @@ SIZES = {
         read=_digits,
         image_format=ImageFormat(size=DIGITS_SIZE, mean=(0.0,), std=(1.0,)),
         networks={"resnet": lambda image_format: _resnet(image_format, width=8, blocks=1)},
-        images=256,
-        float_epochs=4,
-        epochs=1,
+        images=640,
+        float_epochs=8,
+        epochs=2,
         seeds=1,
     ),
     "quick": Size(
