@@ -1,7 +1,7 @@
 """The command line.
 
 Exit codes: 0 done, 1 a comparison failed, 2 wrong usage or input, 3 the machine lacks an operator, 4 the network does not fit the machine,
-5 a tool is missing or failed, 6 a run ended with a fault, 70 an error in Tercel itself.
+5 a tool is missing or failed, 6 a run ended with a fault or a board does not answer, 70 an error in Tercel itself.
 """
 
 import importlib
@@ -35,7 +35,7 @@ from tercel.sw.reference_page import reference_page
 
 FAILED, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
 
-EXIT_CODES = {"SimulationError": FAILED, "UnsupportedError": 3, "FitError": 4, "ToolError": 5, "DeviceError": 6}
+EXIT_CODES = {"SimulationError": FAILED, "UnsupportedError": 3, "FitError": 4, "ToolError": 5, "DeviceError": 6, "LinkError": 6}
 """Of our own kinds of errors by class name; all others mean wrong usage or input."""
 
 TRACEBACK = "TERCEL_TRACEBACK"

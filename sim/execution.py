@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tercel.hw.isa import Fault
-from tercel.sim.backend import Backend, GoldenBackend, VerilatorBackend
+from tercel.sim.backend import GoldenBackend, VerilatorBackend
+from tercel.sim.board_backend import BoardBackend, open_board
 from tercel.sim.parse import UsageError
 from tercel.sim.verilator.model import MemoryModel
 from tercel.sw.graph.integer_graph import IntegerGraph
@@ -19,6 +20,9 @@ Progress = Callable[[str, int, int], None]
 
 MACHINES = ("golden", "verilator")
 """Backends that run programs."""
+
+DEVICES: dict[str, Callable[..., BoardBackend]] = {"board": open_board}
+"""What opens a machine behind a link, by the word before the colon: called with what follows it, and with ``progress``."""
 
 CODE_EXECUTIONS = ("reference", *MACHINES)
 """Everything that computes in codes."""
@@ -35,7 +39,7 @@ class Execution:
     Attributes
     ----------
     on
-        ``reference``, ``golden`` or ``verilator``.
+        ``reference``, ``golden``, ``verilator`` or a device such as ``board:/dev/ttyUSB0``.
     tensors
         Codes ``[batch, height, width, channels]`` by name: a program's outputs, or all tensors of the graph for the reference.
     cycles
@@ -88,7 +92,7 @@ def execute_program(
     inputs
         Batched codes by the names of the program's inputs.
     on
-        One of ``MACHINES``.
+        One of ``MACHINES``, or one of ``DEVICES``, a colon and where it is.
     options
         The memory of the simulation.
     expected_cycles
@@ -102,6 +106,8 @@ def execute_program(
         The program ends with a fault.
     ToolError, SimulationError
         From the simulation.
+    LinkError
+        From a device.
     """
     batch = len(next(iter(inputs.values())))
     notify = progress or (lambda *_: None)
@@ -110,7 +116,7 @@ def execute_program(
     def cycles_so_far(cycles: int) -> None:
         notify("verilator, cycles", done * expected_cycles + min(cycles, expected_cycles or cycles), batch * expected_cycles)
 
-    backend = _backend(on, options, report=lambda step: notify(step, 0, 0), cycles=cycles_so_far)
+    backend = _backend(on, options, report=lambda step: notify(step, 0, 0), cycles=cycles_so_far, progress=notify)
     found: dict[str, list[Integers]] = {port.name: [] for port in program.outputs}
     cycles: list[int] = []
     seconds = 0.0
@@ -129,19 +135,25 @@ def execute_program(
             if on == "golden":
                 notify("golden, images", done + 1, batch)
     finally:
-        if isinstance(backend, VerilatorBackend):
+        if not isinstance(backend, GoldenBackend):
             backend.close()
     tensors = {name: np.stack(codes) for name, codes in found.items()}
     return Execution(on=on, tensors=tensors, cycles=tuple(cycles), counters=counters, seconds=seconds)
 
 
-def _backend(on: str, options: MachineOptions, *, report: Callable[[str], None], cycles: Callable[[int], None]) -> Backend:
+def _backend(
+    on: str, options: MachineOptions, *, report: Callable[[str], None], cycles: Callable[[int], None], progress: Progress
+) -> GoldenBackend | VerilatorBackend | BoardBackend:
     if on == "golden":
         return GoldenBackend()
     if on == "verilator":
         memory_model = MemoryModel(latency=options.memory_latency, efficiency=options.memory_efficiency)
         return VerilatorBackend(memory_model=memory_model, report=report, progress=cycles)
-    raise UsageError(f"on must be one of {', '.join(CODE_EXECUTIONS)}, not {on!r} (what to run the network on)")
+    device, colon, where = on.partition(":")
+    if colon and device in DEVICES:
+        return DEVICES[device](where, progress=progress)
+    known = ", ".join((*CODE_EXECUTIONS, *(f"{device}:..." for device in DEVICES)))
+    raise UsageError(f"on must be one of {known}, not {on!r} (what to run the network on)")
 
 
 def _describe_fault(program: Program, on: str, fault: Fault, index: int) -> str:

@@ -121,7 +121,7 @@ class CompiledNetwork:
         x
             See :func:`~tercel.sim.tensors.input_codes`.
         on
-            ``golden``, ``verilator`` or ``reference``.
+            ``golden``, ``verilator``, ``reference``, or a board: ``board:`` and its serial port.
         layers
             A pattern of layer names: run only these, on what the layers before them make of ``x``.
         progress
@@ -133,7 +133,7 @@ class CompiledNetwork:
             For wrong ``x`` or ``on``.
         GraphError
             ``layers`` matches nothing.
-        DeviceError, ToolError, SimulationError
+        DeviceError, ToolError, SimulationError, LinkError
             The run failed.
         """
         inputs = self.inputs(x)

@@ -41,7 +41,7 @@ def run_command(
     program: ProgramFile,
     input: Input,
     *,
-    on: Annotated[str, typer.Option(help="golden, verilator or reference")] = "golden",
+    on: Annotated[str, typer.Option(help="golden, verilator, reference or a board, for example board:/dev/ttyUSB0")] = "golden",
     layers: Layers = None,
     memory_latency: MemoryLatency = 8,
     memory_efficiency: MemoryEfficiency = 1.0,
