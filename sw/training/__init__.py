@@ -49,7 +49,7 @@ def prepare(
     QuantizeError
         For arguments out of range, values that are not finite, and networks that ``torch.export`` refuses.
     """
-    from tercel.sw.training.prepare import prepare_model
+    from tercel.sw.training.preparation import prepare_model
 
     return prepare_model(model, example=example, scheme=scheme, bits=bits)
 
@@ -65,7 +65,7 @@ def convert(prepared: "nn.Module") -> "ExportedProgram":
     QuantizeError
         For a module that :func:`prepare` did not make, and parameters that are not finite.
     """
-    from tercel.sw.training.convert import convert_model
+    from tercel.sw.training.conversion import convert_model
 
     return convert_model(prepared)
 
