@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,11 +129,12 @@ class BoardBackend:
         joined = join_spans(spans)
         whole, done = sum(end - start for start, end in joined), 0
         for start, end in joined:
-            self.session.write_memory(
-                start, memory[start:end].tobytes(), progress=lambda sent, _, done=done: self._progress("sending", done + sent, whole)
-            )
+            self.session.write_memory(start, memory[start:end].tobytes(), progress=partial(self._sent, done, whole))
             done += end - start
         self._loaded = program
+
+    def _sent(self, before: int, whole: int, sent: int, _: int) -> None:
+        self._progress("sending", before + sent, whole)
 
     def _execute(self, program: Program) -> tuple[Fault, int]:
         session, now = self.session, self._transport.now

@@ -172,7 +172,7 @@ def _bench(soc: Soc) -> Any:
     from amaranth.hdl import ClockDomain, ClockSignal, Module, ResetInserter, Signal
     from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-    class Bench(Component):
+    class Bench(Component):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__({"pads": Out(soc.signature), "clk": In(1), "reset": In(1)})
 
