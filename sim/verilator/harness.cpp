@@ -90,7 +90,12 @@ class Memory {
         : bytes(job.number("memory_bytes")), random(job.number("seed")), latency(job.number("latency")),
           stall_threshold(job.number("stall_threshold")), efficiency(job.number("efficiency")),
           error_address(job.signed_number("error_address")), silent_address(job.signed_number("silent_address")),
-          never_answers(job.number("never_answers") != 0) {}
+          never_answers(job.number("never_answers") != 0), log(job.text("log").empty() ? nullptr : std::fopen(job.text("log").c_str(), "wb")) {}
+    ~Memory() {
+        if (log) std::fclose(log);
+    }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
 
     void drive(Vtop* top, uint64_t cycle) {
         credit = credit + efficiency > 65536 ? 65536 : credit + efficiency;
@@ -143,6 +148,10 @@ class Memory {
             credit -= 65536;
             transfer.due = cycle + latency;
             queue[tail++ % kQueue] = transfer;
+            if (log) {
+                const uint64_t record = transfer.address / kWidth << 1 | transfer.write;
+                std::fwrite(&record, sizeof record, 1, log);
+            }
         }
     }
 
@@ -166,7 +175,9 @@ class Memory {
     int64_t efficiency;  // transfers a cycle, in 1/65536
     int64_t credit = 65536;
     int64_t error_address, silent_address;
-    bool never_answers, silent = false, stalled = false, answering = false, held = false;
+    bool never_answers;
+    FILE* log;  // gets 8 bytes for each transfer accepted: its address in memory words, times two, plus one for a write
+    bool silent = false, stalled = false, answering = false, held = false;
     Transfer queue[kQueue], waiting{};
     uint64_t head = 0, tail = 0;
 };

@@ -62,7 +62,8 @@ class Job:
     """One run: the whole memory and the registers that describe the program. Byte addresses; ``memory`` is not changed.
 
     ``keep`` runs on the machine as the job before left it, without a reset. ``trace`` names a VCD file to write, which
-    only a program built for it can.
+    only a program built for it can. ``log`` names a file that gets 8 bytes for each transfer that the memory accepts: its address in
+    memory words, times two, plus one for a write.
     """
 
     memory: Bytes
@@ -76,6 +77,7 @@ class Job:
     max_cycles: int = MAX_CYCLES
     keep: bool = False
     trace: Path | None = None
+    log: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,7 @@ def _header(job: Job, *, progress: bool) -> bytes:
         "keep": int(job.keep),
         "progress": int(progress),
         "trace": "" if job.trace is None else job.trace.resolve(),
+        "log": "" if job.log is None else job.log.resolve(),
     }
     return "\t".join(f"{key}={value}" for key, value in values.items()).encode() + b"\n"
 
