@@ -20,6 +20,9 @@ class ActivationQuantizer(nn.Module, ABC):
         Width of a code, 2..8.
     """
 
+    counts_thresholds = False
+    """Whether a code is the number of thresholds passed. They are then moved to whole numbers with all constants before them, so that
+    a layer's bias is not rounded."""
     rates: ClassVar[Mapping[str, float]] = {}
     """Learning rates of parameters, by name, in units of the other parameters' rate; 1 for those that are left out."""
 

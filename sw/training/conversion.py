@@ -121,6 +121,13 @@ class Folder:
         arguments = (*nodes, 0, *grid, values.dtype)
         return self.graph.call_function(torch.ops.quantized_decomposed.dequantize_per_channel.default, arguments)
 
+    def insert_real(self, values: Tensor) -> Node:
+        """A constant of real numbers, float32."""
+        name = f"_real_{self.count}"
+        self.count += 1
+        self.graph_module.register_buffer(name, values.float())
+        return self.graph.get_attr(name)
+
     def insert_activations(self, plan: Plan) -> dict[Node, ActivationQuantizer]:
         """Codes and real numbers again behind every tensor that carries codes; returns the quantizer of each."""
         quantizers = {plan.root(node): quantizer for node, quantizer in self.rounded.items()}
@@ -139,6 +146,14 @@ class Folder:
             for reader in readers:
                 reader.replace_input_with(node, real)
         return found
+
+
+def _rounded_node(layer: Node, plan: Plan) -> Node:
+    """The node behind which a layer's output is rounded: itself, or the last of the operators that are part of it."""
+    node = layer
+    while node not in plan.quantized:
+        (node,) = node.users
+    return node
 
 
 def _fitting(codes: Tensor, scales: Tensor, bias: Tensor, *, input_scale: float) -> tuple[Tensor, Tensor]:
@@ -165,6 +180,7 @@ def convert_model(prepared: nn.Module) -> ExportedProgram:
     layers = folder.fold_layers()
     plan = make_plan(private, thresholds=prepared.meta["thresholds"])
     inputs = {layer: layer.args[0] for layer in layers}
+    ends = {layer: _rounded_node(layer, plan) for layer in layers}
     quantizers = folder.insert_activations(plan)
     for layer, (quantizer, latent, exact, bias) in layers.items():
         source = inputs[layer]
@@ -174,8 +190,11 @@ def convert_model(prepared: nn.Module) -> ExportedProgram:
         bias_scales = torch.tensor([input_scale], dtype=torch.float32) * scales
         with private.graph.inserting_before(layer):
             weight = folder.insert_constant(codes.to(torch.int8), scales, quantizer.code_range)
-            rounded = torch.round(bias / bias_scales.double()).to(torch.int32)
-            layer.args = (layer.args[0], weight, folder.insert_constant(rounded, bias_scales, _INT32), *layer.args[3:])
+            if quantizers[ends[layer]].counts_thresholds:
+                constant_bias = folder.insert_real(bias)
+            else:
+                constant_bias = folder.insert_constant(torch.round(bias / bias_scales.double()).to(torch.int32), bias_scales, _INT32)
+            layer.args = (layer.args[0], weight, constant_bias, *layer.args[3:])
     folder.remove_unread()
     converted = GraphModule(private, private.graph)
     return torch.export.export(converted, (torch.zeros(1, *image.meta["val"].shape[1:]),))

@@ -38,6 +38,7 @@ class LearnedThresholds(ActivationQuantizer):
         2, 3 or 4.
     """
 
+    counts_thresholds = True
     rates: ClassVar[Mapping[str, float]] = dict.fromkeys(("start", "lengths", "input_scale", "output_scale"), 0.1)
 
     def __init__(self, values: Tensor, *, bits: int) -> None:
