@@ -93,12 +93,15 @@ class DropBitsWeights(CategoryWeights):
 
     def masks(self) -> Tensor:
         """Masks of levels 2 and up, ``[bits - 1]``: drawn in training, 0 or 1 in evaluation."""
-        if self.training:
+        drawn = self.training
+        if drawn:
             masks = draw_masks(self.keep_logits, torch.rand_like(self.keep_logits).clamp(1e-6, 1 - 1e-6))
         else:
             masks = kept_levels(self.keep_logits).to(self.keep_logits.dtype)
+        masks = masks.cumprod(dim=0) if self.nested else masks
+        if not drawn:
             masks[: _FEWEST - 1] = 1.0
-        return masks.cumprod(dim=0) if self.nested else masks
+        return masks
 
     def forward(self, weight: Tensor) -> Tensor:
         """See the class."""
