@@ -236,15 +236,15 @@ def test_learned_widths():
     assert kept_levels(torch.tensor([-2.39, -2.41])).tolist() == [True, False]
     holes = DropBitsWeights(weight, bits=4, nested=False).eval()
     holes.keep_logits.data = torch.tensor([3.0, -3.0, 3.0])
-    assert holes.learned_bits == 4 and set(code_levels(holes.codes(weight)[0]).tolist()) <= {1, 2, 4}
+    assert holes.learned_bits == 4 and set(code_levels(holes.codes(weight)[0]).flatten().tolist()) <= {1, 2, 4}
 
 
 def test_the_penalty_counts_levels_and_narrows_them():
     quantizer = DropBitsWeights(torch.randn(3, 50), bits=4)
     kept = keep_probability(quantizer.keep_logits.detach())
-    assert float(quantizer.penalty()) == pytest.approx(float(kept[0] + kept[0] * kept[1] + kept.prod()))
+    assert float(quantizer.penalty().detach()) == pytest.approx(float(kept[0] + kept[0] * kept[1] + kept.prod()))
     independent = DropBitsWeights(torch.randn(3, 50), bits=4, nested=False)
-    assert float(independent.penalty()) == pytest.approx(3 * float(kept[0]))
+    assert float(independent.penalty().detach()) == pytest.approx(3 * float(kept[0]))
     optimizer = torch.optim.Adam([quantizer.keep_logits], lr=0.1)
     for _ in range(120):
         optimizer.zero_grad()
