@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from tercel.sw.quantize.families.clamp import is_clamp
 from tercel.sw.quantize.families.pool import is_average
 from tercel.sw.quantize.observers import ActivationObserver
+from tercel.sw.quantize.plan import value_shape
 from tercel.sw.quantize.prepared_graph import WeightedLayer, observer, weighted_layers
 
 _JOINED_LAYERS = 3
@@ -58,21 +59,14 @@ class Block:
     @property
     def batched(self) -> bool:
         """Whether the block computes every image of a batch as it would alone."""
-        return all(_shape(node)[:1] == (1,) for node in (*self.inputs, *self.outputs)) and all(map(_is_batched, self._operators()))
+        return all(value_shape(node)[:1] == (1,) for node in (*self.inputs, *self.outputs)) and all(map(_is_batched, self._operators()))
 
     @property
     def local(self) -> bool:
         """Whether each output pixel depends on the input pixels around it only, at the same place of one image size for all."""
-        sizes = {_shape(node)[2:] for node in self.inputs}, {_shape(node)[2:] for node in self.outputs}
-        planar = all(len(_shape(node)) == 4 for node in (*self.inputs, *self.outputs)) and len(sizes[0]) == len(sizes[1]) == 1
+        sizes = {value_shape(node)[2:] for node in self.inputs}, {value_shape(node)[2:] for node in self.outputs}
+        planar = all(len(value_shape(node)) == 4 for node in (*self.inputs, *self.outputs)) and len(sizes[0]) == len(sizes[1]) == 1
         return planar and self.batched and all(node.target in _LOCAL or is_clamp(node) for node in self._operators())
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    """Shape of a node's value; that of an observer is its source's."""
-    while node.op == "call_module":
-        node = node.all_input_nodes[0]
-    return tuple(node.meta["val"].shape)
 
 
 def _is_batched(node: Node) -> bool:

@@ -24,8 +24,13 @@ from tercel.sw.quantize.compensated_rounding import round_weights
 from tercel.sw.quantize.layer_by_layer import finish_nodes
 from tercel.sw.quantize.rounding_variables import RoundingVariables
 
-_RATE = 0.03
-_BIAS_RATE = 0.01
+_REACH = 15.0
+"""How far a variable can go in all steps together; from one code to the other are about 5."""
+
+_FASTEST = 0.1
+_BIAS_RATE = 1 / 3
+"""Of biases, in units of the variables' rate."""
+
 _REGULARISER = 10.0
 _FREE = 0.2
 """Share of the steps, at the start, without the regulariser."""
@@ -98,10 +103,11 @@ def learn_block(
         nearest = errors(RoundingVariables.nearest)
         unit = torch.clamp(nearest - errors(RoundingVariables.unrounded), min=1e-2 * nearest).clamp(min=1e-30)
     weight_count = sum(layer.variables.numel() for layer in layers)
+    rate = min(_REACH / steps, _FASTEST)
     optimizer = torch.optim.Adam(
         [
-            {"params": [layer.variables for layer in layers], "lr": _RATE},
-            {"params": [layer.shifts for layer in layers], "lr": _BIAS_RATE},
+            {"params": [layer.variables for layer in layers], "lr": rate},
+            {"params": [layer.shifts for layer in layers], "lr": rate * _BIAS_RATE},
         ]
     )
     free = int(_FREE * steps)

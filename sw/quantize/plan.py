@@ -12,6 +12,13 @@ def is_real(value: object) -> bool:
     return isinstance(value, Node) and isinstance(tensor := value.meta.get("val"), torch.Tensor) and tensor.is_floating_point()
 
 
+def value_shape(node: Node) -> tuple[int, ...]:
+    """Shape of the tensor that a node makes; that of an observer is its source's."""
+    while node.op == "call_module":
+        node = node.all_input_nodes[0]
+    return tuple(node.meta["val"].shape)
+
+
 def module_path(node: Node) -> str:
     """Path of the module whose ``forward`` called the operator (``features.3.conv.0.0``), or the node's name outside modules."""
     stack = list(node.meta.get("nn_module_stack", {}).values())

@@ -58,14 +58,16 @@ class RoundingCheckpoint:
         path = folder / _DESCRIPTION
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not path.is_file():
-                if any(folder.iterdir()):
-                    raise QuantizeError(f"checkpoint {folder} must be a new folder or hold learned rounding, but holds other files "
-                                        "(give another folder)")  # fmt: skip
+            if not any(folder.iterdir()):
                 _write_text(path, json.dumps(description))
-            stored = json.loads(path.read_text())
+            text = path.read_text() if path.is_file() else None
         except OSError as error:
             raise QuantizeError(f"checkpoint {folder} cannot be read and written: {error.strerror} (give another folder)") from error
+        if text is None:
+            raise QuantizeError(f"checkpoint {folder} must be a new folder or hold learned rounding, but holds other files "
+                                "(give another folder)")  # fmt: skip
+        try:
+            stored = json.loads(text)
         except ValueError:
             raise QuantizeError(f"checkpoint {folder} is damaged: {_DESCRIPTION} is not JSON (delete the folder)") from None
         known = stored if isinstance(stored, dict) else {}

@@ -4,13 +4,13 @@ import torch
 from torch.fx import Node
 
 from tercel.sw.quantize.families.clamp import absorb_clamps
-from tercel.sw.quantize.plan import Plan, is_real
+from tercel.sw.quantize.plan import Plan, is_real, value_shape
 
 _AVERAGES = {torch.ops.aten.avg_pool2d.default, torch.ops.aten.adaptive_avg_pool2d.default}
 
 
 def _is_spatial_mean(node: Node) -> bool:
-    if node.target is not torch.ops.aten.mean.dim or not isinstance(node.args[0], Node) or node.args[0].meta["val"].dim() != 4:
+    if node.target is not torch.ops.aten.mean.dim or not isinstance(node.args[0], Node) or len(value_shape(node.args[0])) != 4:
         return False
     dims = node.args[1]
     return isinstance(dims, list | tuple) and sorted(dim % 4 for dim in dims if isinstance(dim, int)) == [2, 3]
