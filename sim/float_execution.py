@@ -9,6 +9,7 @@ In the captured graph of the quantized network a layer ends where its result is 
 The float counterpart is the operator of the same module in the trained network, behind its batch norm.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+_COUNT = "tercel.multi_threshold"
 FLOAT_EXECUTIONS = ("float", "fake-quantized")
 """What computes in floating point: the trained network, and the captured graph of the quantized one."""
 
@@ -51,11 +53,9 @@ def execute_float(
     example = torch.from_numpy(np.asarray(images[:1], dtype=np.float32))
     original = torch.export.export(model.eval(), (example,))
     module = _module(original)
-    named: dict[str, Node] = {}
-    for node, name in _names(original, module).items():
-        named.setdefault(name, node)
+    named = {name: node for node, name in _numbered(_names(original, module)).items()}
     wanted = {}
-    names = _names(program, quantized := _module(program))
+    names = _numbered(_names(program, quantized := _module(program)))
     for tensor, (last, _) in _ends(graph, program, quantized).items():
         if names.get(last) in named:
             wanted[tensor] = _behind_norms(named[names[last]])
@@ -78,10 +78,22 @@ def _names(program: "ExportedProgram", module: "GraphModule") -> dict["Node", st
     return {nodes[operation.node.name]: operation.name for operation in operations(program) if operation.node.name in nodes}
 
 
+def _numbered(names: Mapping["Node", str]) -> dict["Node", tuple[str, int]]:
+    """Names with the number of earlier operations that have the same one: a module may call an operator twice."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for node, name in names.items():
+        found[node] = name, seen[name]
+        seen[name] += 1
+    return found
+
+
 def _ends(graph: IntegerGraph, program: "ExportedProgram", module: "GraphModule") -> dict[str, tuple["Node", "Node"]]:
     """For each layer's tensor the node whose value is quantized and the one that has the quantized value."""
     first: dict[str, Node] = {}
     for node, name in _names(program, module).items():
+        if _operator(node).startswith(_COUNT):  # a layer of its own has the module's name
+            first.setdefault(name.removesuffix(".multi_threshold"), node.all_input_nodes[0])
         first.setdefault(name, node)
     found = {}
     for layer in graph.nodes:
@@ -93,7 +105,7 @@ def _ends(graph: IntegerGraph, program: "ExportedProgram", module: "GraphModule"
 def _quantized_at(node: "Node") -> tuple["Node", "Node"] | None:
     """Down the users to the next quantize op."""
     for user in node.users:
-        if _operator(user).startswith("quantize_per_tensor"):
+        if _operator(user).startswith(("quantize_per_tensor", _COUNT)):
             return next(((node, after) for after in user.users if _operator(after).startswith("dequantize")), None)
     return next((end for user in node.users if (end := _quantized_at(user)) is not None), None)
 

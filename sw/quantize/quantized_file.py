@@ -1,5 +1,6 @@
 """Quantized networks in files: ``torch.export``'s archive with one more entry that says what it is."""
 
+import importlib
 import json
 import os
 import tempfile
@@ -48,7 +49,8 @@ def read_program(path: Path) -> ExportedProgram:
     if not path.is_file():
         raise QuantizedFileError(f"{path}: no such file")
     _check_archive(path)
-    import_torchao()  # registers the operators
+    import_torchao()  # registers the operators, as does the next line
+    importlib.import_module("tercel.sw.multi_threshold")
     extra = {_ENTRY: ""}
     try:
         with path.open("rb") as file:  # for a path with another ending than .pt2 torch logs a complaint
