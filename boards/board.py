@@ -1,0 +1,82 @@
+"""A board: what is on it, and how its tools are called. Each board is a file of this folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import Elaboratable
+
+from tercel.boards.device import Device
+from tercel.hw.config import named_config
+from tercel.hw.sdram.timing import SdramChip
+from tercel.hw.soc import Soc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packer:
+    """What makes a bitstream of the placed and routed design.
+
+    Attributes
+    ----------
+    tool
+        Name in :mod:`tercel.sim.toolchain`.
+    arguments
+        ``{bitstream}`` stands for the file to make.
+    place_arguments
+        What place and route needs so that there is something to pack.
+    suffix
+        Of the bitstream.
+    """
+
+    tool: str
+    arguments: tuple[str, ...]
+    place_arguments: tuple[str, ...]
+    suffix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One board with one config.
+
+    Attributes
+    ----------
+    name, summary
+        For people.
+    config
+        Name of the config that it is built for.
+    device
+        Its FPGA.
+    platform
+        Makes its pins, as Amaranth knows them.
+    clocks
+        What drives the domains ``sync`` and ``sdram``, for a clock in Hz.
+    memory
+        Its memory chip.
+    clock_hz
+        Of the core, as place and route reaches it.
+    baud
+        Of its serial line, to which ``uart`` 0 leads.
+    pin_latency
+        Registers between the memory controller and the chip, out and back.
+    packer
+        Makes the bitstream.
+    loader
+        Its name for openFPGALoader.
+    """
+
+    name: str
+    summary: str
+    config: str
+    device: Device
+    platform: Callable[[], Any]
+    clocks: Callable[[int], Elaboratable]
+    memory: SdramChip
+    clock_hz: int
+    packer: Packer
+    loader: str
+    baud: int = 3_000_000
+    pin_latency: int = 2
+
+    def soc(self) -> Soc:
+        """The system that goes into its bitstream."""
+        return Soc(named_config(self.config), memory=self.memory, clock_hz=self.clock_hz, baud=self.baud, pin_latency=self.pin_latency)

@@ -1,0 +1,42 @@
+"""Radiona ULX3S: ECP5, 32 MB of 16-bit SDRAM, an FT231X as serial line. With the 85F it holds ``base``, with the 25F ``small``."""
+
+from functools import partial
+
+from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
+
+from tercel.boards.board import Board, Packer
+from tercel.boards.ecp5 import DEVICES
+from tercel.boards.ecp5_pll import Ecp5Clocks
+from tercel.hw.sdram.chips import IS42S16160G
+
+_DEVICES = {device.name: device for device in DEVICES}
+
+PACKER = Packer(
+    tool="ecppack",
+    arguments=("--compress", "--input", "top.config", "--bit", "{bitstream}"),
+    place_arguments=("--lpf", "top.lpf", "--textcfg", "top.config"),
+    suffix=".bit",
+)
+
+_CLOCKS = partial(Ecp5Clocks, pin="clk25", input_hz=25_000_000, sdram_degrees=67.5)
+"""A fifth of a period: the chip must see commands 1.5 ns before its clock, and its data, 6 ns after its clock and the way back, must be
+here at the end of ours."""
+
+
+def _ulx3s(*, part: str, config: str, device: str, platform: type, clock_hz: int) -> Board:
+    return Board(
+        name=f"ulx3s-{part}",
+        summary=f"Radiona ULX3S with an ECP5-{part.upper()}, 32 MB SDRAM",
+        config=config,
+        device=_DEVICES[device],
+        platform=platform,
+        clocks=lambda hz: _CLOCKS(clock_hz=hz),
+        memory=IS42S16160G,
+        clock_hz=clock_hz,
+        packer=PACKER,
+        loader="ulx3s",
+    )
+
+
+ULX3S_85F = _ulx3s(part="85f", config="base", device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=60_000_000)
+ULX3S_25F = _ulx3s(part="25f", config="small", device="ecp5-25f", platform=ULX3S_25F_Platform, clock_hz=60_000_000)
