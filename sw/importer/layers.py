@@ -166,7 +166,8 @@ def weighted_layer(
     # Sums of a channel are in units of its own scale, whatever multiplier it shares; a dead channel has only a bias, in any units.
     units = tensor.scale * np.where(live, weights.scales, weights.scales[live].max() if live.any() else weights.scales.max())
     constant = bias_codes(bias, units) - tensor.zero_point * weights.values.reshape(outputs, -1).sum(axis=1)
-    step, shared, table = quantizer.scale, False, _EMPTY
+    step, shared = quantizer.scale, False
+    table: Integers = _EMPTY
     if residual is not None and counting is not None:
         own = _largest(builder, source) * np.abs(weights.values).reshape(outputs, -1).sum(axis=1) + np.abs(bias_codes(bias, units))
         added_reach = builder.tensors[residual.tensor].scale * _largest(builder, residual)
