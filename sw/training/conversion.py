@@ -14,8 +14,8 @@ from tercel.sw.quantize.quantizer import make_plan
 from tercel.sw.quantize.torchao_import import import_torchao
 from tercel.sw.quantize.weight_scales import BIAS_LIMIT
 from tercel.sw.training.activation_quantizer import ActivationQuantizer
-from tercel.sw.training.norm import ShiftNorm, ShiftScales
-from tercel.sw.training.placement import keeps_codes
+from tercel.sw.training.norm import ShiftNorm, ShiftScales, round_bias
+from tercel.sw.training.placement import keeps_codes, rounded_node
 from tercel.sw.training.weight_quantizer import WeightQuantizer
 
 import_torchao()  # registers the quantize and dequantize operators
@@ -74,6 +74,8 @@ class Folder:
             weight = constant(self.graph_module, weight_node)
             codes, scales = quantizer.codes(weight)
             given = layer.args[2] if len(layer.args) > 2 else None
+            if isinstance(given, Node) and given.target is round_bias:
+                given = given.args[0]
             bias = torch.zeros(len(weight)) if given is None else constant(self.graph_module, given)
             norm_node = next((user for user in layer.users if isinstance(self.module(user), ShiftNorm)), None)
             norm = self.module(norm_node)
@@ -132,13 +134,14 @@ class Folder:
         """Codes and real numbers again behind every tensor that carries codes; returns the quantizer of each."""
         quantizers = {plan.root(node): quantizer for node, quantizer in self.rounded.items()}
         found = {}
+        kept = {node for node in plan.quantized if keeps_codes(node, plan)}
         for node in [node for node in self.graph.nodes if node in plan.quantized]:
             quantizer = found[node] = quantizers[plan.root(node)]
             readers = list(node.users)
             with self.graph.inserting_after(node):
                 marker = self.graph.call_function(torch.ops.aten.alias.default, (node,))
             with self.graph.inserting_before(marker):
-                insert = quantizer.insert_rounding if keeps_codes(node, plan) else quantizer.insert_codes
+                insert = quantizer.insert_rounding if node in kept else quantizer.insert_codes
                 codes = insert(self.graph_module, node)
                 arguments = (codes, quantizer.scale, quantizer.zero_point, 0, quantizer.largest_code, torch.uint8)
                 real = self.graph.call_function(torch.ops.quantized_decomposed.dequantize_per_tensor.default, arguments)
@@ -146,14 +149,6 @@ class Folder:
             for reader in readers:
                 reader.replace_input_with(node, real)
         return found
-
-
-def _rounded_node(layer: Node, plan: Plan) -> Node:
-    """The node behind which a layer's output is rounded: itself, or the last of the operators that are part of it."""
-    node = layer
-    while node not in plan.quantized:
-        (node,) = node.users
-    return node
 
 
 def _fitting(codes: Tensor, scales: Tensor, bias: Tensor, *, input_scale: float) -> tuple[Tensor, Tensor]:
@@ -180,7 +175,7 @@ def convert_model(prepared: nn.Module) -> ExportedProgram:
     layers = folder.fold_layers()
     plan = make_plan(private, thresholds=prepared.meta["thresholds"])
     inputs = {layer: layer.args[0] for layer in layers}
-    ends = {layer: _rounded_node(layer, plan) for layer in layers}
+    ends = {layer: rounded_node(layer, plan) for layer in layers}
     quantizers = folder.insert_activations(plan)
     for layer, (quantizer, latent, exact, bias) in layers.items():
         source = inputs[layer]

@@ -28,6 +28,14 @@ def keeps_codes(node: Node, plan: Plan) -> bool:
     return node.target in MOVES or node.target in _JOINS or is_clamp(node)
 
 
+def rounded_node(layer: Node, plan: Plan) -> Node:
+    """The node behind which a layer's output is rounded: itself, or the last of the operators that are part of it."""
+    node = layer
+    while node not in plan.quantized:
+        (node,) = node.users
+    return node
+
+
 def layer_bits(graph_module: GraphModule, plan: Plan, *, scheme: TrainingScheme, bits: BitWidths) -> dict[Node, int]:
     """Weight bits of each convolution and linear layer.
 
