@@ -133,7 +133,7 @@ def test_the_same_call_gives_the_same_codes_interrupted_or_not(network, tmp_path
     resumed = learned(network, bits=4, rounding_steps=20, checkpoint=tmp_path)
     for one, two in zip(weight_codes(whole), weight_codes(resumed), strict=True):
         assert torch.equal(one[0], two[0])
-    assert torch.equal(outputs(whole, pictures(4)), outputs(resumed, pictures(4)))
+    assert torch.equal(outputs(whole, pictures(4, SIZE)), outputs(resumed, pictures(4, SIZE)))
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     learned(network, bits=4, rounding_steps=20, checkpoint=str(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == finished
