@@ -1,5 +1,6 @@
 """The picture of a search: accuracy, or error where nothing was evaluated, against cycles and against bytes of weights."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tercel.sim.plots import figure
@@ -23,6 +24,8 @@ def front_figure(result: SearchResult) -> "Figure":
         for axes, attribute, label in zip(panels, ("cycles", "weight_bytes"), ("cycles an image", "bytes of weights"), strict=True):
             _panel(axes, [(getattr(candidate, attribute), height(candidate)) for candidate in result.front])
             for candidate in result.front:
+                if candidate is not result.chosen and _beside(candidate, result.chosen, result.front):
+                    continue  # its label would cover the chosen one's
                 mean = sum(candidate.bits.values()) / len(candidate.bits)
                 axes.annotate(
                     f"{mean:.1f}",
@@ -37,8 +40,8 @@ def front_figure(result: SearchResult) -> "Figure":
                 axes.scatter(getattr(result.chosen, attribute), height(result.chosen), s=90, color=_CHOSEN, zorder=4, label="chosen")
                 axes.legend(frameon=False)
             axes.set_xlabel(label)
+            axes.locator_params(axis="x", nbins=5)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            axes.tick_params(axis="x", labelsize=8)
             axes.margins(x=0.08, y=0.12)
         panels[0].set_ylabel("accuracy, %" if measured else "noise to signal in the outputs (predicted)")
         if not measured:
@@ -46,6 +49,12 @@ def front_figure(result: SearchResult) -> "Figure":
         panels[0].set_title(f"Mixed precision on {result.config}; number: mean bits of a layer")
 
     return figure(draw, height=4.2)
+
+
+def _beside(candidate: Candidate, chosen: Candidate | None, front: Sequence[Candidate]) -> bool:
+    """Whether a point lies within a twentieth of the picture of the chosen one."""
+    cycles = [point.cycles for point in front]
+    return chosen is not None and abs(candidate.cycles - chosen.cycles) < (max(cycles) - min(cycles)) / 20
 
 
 def _panel(axes: Any, points: list[tuple[float, float]]) -> None:

@@ -15,7 +15,7 @@ from tercel.sim.quantize_cli import parse_bits
 from tercel.sim.search_plot import front_figure
 from tercel.sw.search import SearchError, search
 from tercel.sw.search.cost import module_of
-from tercel.sw.search.front import Choice, descend, spread, total_error
+from tercel.sw.search.front import Choice, descend, spread, total_error, useful_steps
 
 torch = pytest.importorskip("torch")
 
@@ -58,6 +58,14 @@ def test_points_are_spread_from_end_to_end():
     assert spread(3, points=8) == [0, 1, 2]
     assert spread(100, points=4) == [0, 33, 66, 99]
     assert spread(100, points=1) == [0]
+
+
+def test_the_front_ends_where_noise_passes_the_signal():
+    choices = {f"layer{number}": {8: Choice(error=0.0, cost=2.0), 2: Choice(error=0.4, cost=1.0)} for number in range(5)}
+    path = descend(choices)
+    assert len(path) == 6
+    assert useful_steps(choices, path) == 4  # 0, 0.4, 0.8 and 1.2
+    assert useful_steps(choices, path[:2]) == 2
 
 
 def test_a_second_call_of_a_module_counts_as_that_module():

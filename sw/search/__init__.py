@@ -89,5 +89,5 @@ def search(
         points=points,
         images=images,
         evaluate=evaluate,
-        progress=progress or (lambda done, whole, what: None),
+        progress=lambda done, whole, what: None if progress is None else progress(done, whole, what),
     )

@@ -47,7 +47,7 @@ class SearchResult:
     sensitivities
         For each layer and width the noise-to-signal ratio that it alone leaves in the outputs.
     front
-        Points on the way, from the widest on.
+        Points on the way, from the widest on to where the predicted noise is as large as the signal.
     chosen
         The first that keeps the budget; None without one.
     """

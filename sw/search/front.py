@@ -5,7 +5,7 @@ saves is the best next one, and the steps together walk along the lower convex h
 after Shoham and Gersho, IEEE Trans. ASSP 36, 1988).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -51,6 +51,11 @@ def descend(choices: Choices) -> list[dict[str, int]]:
 def total_error(choices: Choices, widths: Mapping[str, int]) -> float:
     """Error of an assignment: the sum of its layers'."""
     return sum(choices[layer][width].error for layer, width in widths.items())
+
+
+def useful_steps(choices: Choices, path: Sequence[Mapping[str, int]]) -> int:
+    """How many assignments from the start of a path are worth a look: all with less noise than signal, and the next one."""
+    return min(len(path), 1 + sum(total_error(choices, widths) <= 1 for widths in path))
 
 
 def spread(count: int, *, points: int) -> list[int]:

@@ -10,10 +10,8 @@ from tercel.sw.importer import import_exported
 from tercel.sw.quantize import Scheme, quantize
 from tercel.sw.search.candidate import Candidate, Measure, SearchError, SearchResult
 from tercel.sw.search.cost import LayerCost, layer_costs, network_cost, with_widths
-from tercel.sw.search.front import Choice, Choices, descend, spread, total_error
-from tercel.sw.search.sensitivity import measure_sensitivity
-
-Progress = Callable[[int, int, str], None]
+from tercel.sw.search.front import Choice, Choices, descend, spread, total_error, useful_steps
+from tercel.sw.search.sensitivity import Progress, measure_sensitivity
 
 
 def _choices(
@@ -85,7 +83,7 @@ def search_widths(
                 f"budget must be at least {least.cycles} cycles and {least.weight_bytes} bytes of weights, not "
                 f"{_budget(max_cycles, max_weight_bytes)} (that is what {min(widths)} bits take on config {config.name}; raise the budget)"
             )
-    indices = sorted({*spread(len(path), points=points), *([chosen] if chosen is not None else [])})
+    indices = sorted({*spread(useful_steps(choices, path), points=points), *([chosen] if chosen is not None else [])})
     front = []
     for number, index in enumerate(indices):
         progress(number, len(indices), "points of the front")

@@ -7,28 +7,32 @@ the layer's channels does not count, as bias correction takes it back.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from tercel.sw.quantize.alignment import align_channels
-from tercel.sw.quantize.calibration import CalibrationImages, calibrate
-from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.calibration import CalibrationImages
 from tercel.sw.quantize.compensated_rounding import round_weights
+from tercel.sw.quantize.evidence import ImageEvidence
+from tercel.sw.quantize.flow import scaled_graph
 from tercel.sw.quantize.plan import constant
-from tercel.sw.quantize.prepared_graph import WeightedLayer, name_observers, weighted_layers
-from tercel.sw.quantize.quantizer import TercelQuantizer
+from tercel.sw.quantize.prepared_graph import WeightedLayer, weighted_layers
 from tercel.sw.quantize.scheme import Scheme
-from tercel.sw.quantize.torchao_import import import_torchao
-from tercel.sw.quantize.weight_scales import choose_weight_scales
 
-import_torchao()
-from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e  # noqa: E402  (its import is noisy)
 
-Progress = Callable[[int, int, str], None]
+class Progress(Protocol):
+    """A function that is told how far the work is."""
+
+    def __call__(self, done: int, whole: int, what: str) -> None:
+        """``done`` of ``whole`` steps (0 where it is unknown) of ``what``."""
+
+
+def _silent(_: str) -> Callable[[int, int], None]:
+    return lambda done, whole: None
 
 
 class _Recording:
@@ -114,18 +118,15 @@ def measure_sensitivity(
     images
         Calibration images that are looked at.
     progress
-        Called with the layers done, their total, and what goes on.
+        Called with the layers done, their total, and what goes on, by these names.
     """
     batches = [calibration] if isinstance(calibration, Tensor) else list(calibration)
     found: dict[str, dict[int, float]] = {}
     for width in widths:
-        stream = CalibrationImages(batches)
-        prepared: GraphModule = prepare_pt2e(capture(model, stream.example), TercelQuantizer(scheme=scheme, bits=width))
-        name_observers(prepared)
-        kept = calibrate(prepared, stream, progress=lambda done, whole: None)
-        align_channels(prepared, kept)
-        choose_weight_scales(prepared)
-        errors = _errors(prepared, kept[:images], done=lambda done, whole, width=width: progress(done, whole, f"sensitivity, {width} bits"))  # type: ignore[misc]
+        evidence = ImageEvidence(CalibrationImages(batches), rounding="compensated", steps=0, checkpoint=None)
+        prepared = scaled_graph(model, evidence, scheme=scheme, bits=width, equalization=False, report=_silent)
+        label = f"sensitivity, {width} bits"
+        errors = _errors(prepared, evidence.kept[:images], done=partial(progress, what=label))
         for layer, error in errors.items():
             found.setdefault(layer, {})[width] = error
     return found
