@@ -12,7 +12,9 @@ from rich.text import Text
 from tercel.boards.area import DEVICES, area_table, blocks_table, measure_machine
 from tercel.boards.bitstream import bitstream_table, build_bitstream, program_board
 from tercel.boards.boards import BOARDS, named_board
+from tercel.boards.simulation import open_simulation
 from tercel.hw.config import named_config
+from tercel.sim.execution import LINKED
 from tercel.sim.parse import UsageError
 
 OVER_LIMIT = 1
@@ -24,7 +26,8 @@ Folder = Annotated[Path, typer.Option("--output", "-o", help="folder for what is
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
+    """Add the commands to the command line, and boards in simulation to what programs run on."""
+    LINKED["soc"] = open_simulation
     app.command()(area)
     app.command()(verilog)
     app.command()(bitstream)

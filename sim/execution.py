@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 MACHINES = ("golden", "verilator")
 """Backends that run programs."""
 
-DEVICES: dict[str, Callable[..., BoardBackend]] = {"board": open_board}
+LINKED: dict[str, Callable[..., BoardBackend]] = {"board": open_board}
 """What opens a machine behind a link, by the word before the colon: called with what follows it, and with ``progress``."""
 
 CODE_EXECUTIONS = ("reference", *MACHINES)
@@ -92,7 +92,7 @@ def execute_program(
     inputs
         Batched codes by the names of the program's inputs.
     on
-        One of ``MACHINES``, or one of ``DEVICES``, a colon and where it is.
+        One of ``MACHINES``, or one of ``LINKED``, a colon and where it is.
     options
         The memory of the simulation.
     expected_cycles
@@ -150,10 +150,9 @@ def _backend(
         memory_model = MemoryModel(latency=options.memory_latency, efficiency=options.memory_efficiency)
         return VerilatorBackend(memory_model=memory_model, report=report, progress=cycles)
     device, colon, where = on.partition(":")
-    if colon and device in DEVICES:
-        return DEVICES[device](where, progress=progress)
-    known = ", ".join((*CODE_EXECUTIONS, *(f"{device}:..." for device in DEVICES)))
-    raise UsageError(f"on must be one of {known}, not {on!r} (what to run the network on)")
+    if colon and device in LINKED:
+        return LINKED[device](where, progress=progress)
+    raise UsageError(f"on must be {', '.join(CODE_EXECUTIONS)} or board:PORT, not {on!r} (what to run the network on)")
 
 
 def _describe_fault(program: Program, on: str, fault: Fault, index: int) -> str:

@@ -116,7 +116,7 @@ def test_report(folder, tmp_path, capsys):
         ("run {0}/block.tnpu --input {0}/cat.png --normalization unit", "normalization must be left out for an input of 6x6x8 (give "),
         ("run {0}/photo.tnpu --input {0}/cat.png --normalization none", "normalization must be one of imagenet, unit, not 'none' "),
         ("run {0}/photo.tnpu --input {0}/codes.npy", "x must have shape [8, 8, 3] (height, width, channels of codes) with or without a "),
-        ("run {0}/block.tnpu -i {0}/codes.npy --on board", "on must be one of reference, golden, verilator, board:..., not 'board' "),
+        ("run {0}/block.tnpu -i {0}/codes.npy --on board", "on must be reference, golden, verilator or board:PORT, not 'board' "),
         ("run {0}/block.tnpu -i {0}/codes.npy --layers x", "pattern must match at least one layer, not 'x' (close: block.expand, "),
         ("compare {0}/block.tnpu -i {0}/codes.npy --on golden", "on must be two different executions with a comma, not 'golden' "),
         ("quantize resnet20 --calibrate {0} -o {0}/net.tq", "weights must be given for resnet20, not left out (a file with its trained "),

@@ -206,7 +206,7 @@ def test_run_on_board(tmp_path, monkeypatch, capsys) -> None:
     assert main([*arguments, "board:/dev/tercel-none"]) == 6
     assert re.match(r"tercel: /dev/tercel-none cannot be opened", capsys.readouterr().err)
     monkeypatch.setitem(
-        execution.DEVICES, "board", lambda where, progress: BoardBackend(ModelTransport(machine_link(SMALL, memory_bytes=1 << 16)))
+        execution.LINKED, "board", lambda where, progress: BoardBackend(ModelTransport(machine_link(SMALL, memory_bytes=1 << 16)))
     )
     assert main([*arguments, "board:model"]) == 0
     assert "board:model: 0 cycles an image" in capsys.readouterr().out
