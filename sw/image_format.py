@@ -33,6 +33,12 @@ class ImageFormat:
         """1 (grey) or 3 (RGB)."""
         return len(self.mean)
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest normalized value of any channel."""
+        pairs = list(zip(self.mean, self.std, strict=True))
+        return min(-mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
+
 
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -32,16 +32,19 @@ __all__ = [
 def quantize(
     model: "nn.Module",
     *,
-    calibration: "Iterable[Tensor]",
+    calibration: "Iterable[Tensor] | None" = None,
+    example: "Tensor | None" = None,
+    input_range: tuple[float, float] = (-3.0, 3.0),
     scheme: str | Scheme = "shift8",
     bits: int | Mapping[str, int] | None = None,
     bias_correction: bool = True,
-    rounding: Rounding = "compensated",
+    rounding: Rounding | None = None,
+    equalization: bool = False,
     rounding_steps: int = 500,
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> "ExportedProgram":
-    """Quantize a network after its training.
+    """Quantize a network after its training, on calibration images or without any data.
 
     Batch norms are folded; activations get 8-bit codes whose range loses the least squared error of what the calibration images show;
     weights get the scheme's scales, and are rounded so that their errors cancel; biases are corrected for the mean error of their
@@ -54,18 +57,29 @@ def quantize(
     model
         Stays as it is. It is quantized in evaluation mode, in float32, on the CPU.
     calibration
-        Batches ``[images, channels, height, width]`` of normalised images, or one such tensor; read once. A few dozen images do.
+        Batches ``[images, channels, height, width]`` of normalised images, or one such tensor; read once. A few dozen images do. None
+        to quantize without images: then the batch norms tell the mean and standard deviation of each channel, from which ranges and
+        corrections of biases follow (Nagel et al., arXiv 1906.04721). Through layers without a batch norm, both are carried on from an
+        input taken as standard normal.
+    example
+        Without calibration, an input ``[1, channels, height, width]``. Only its shape counts.
+    input_range
+        Without calibration, the smallest and largest value of an input: what black and white become when they are normalised.
     scheme
         A name in :data:`SCHEMES` or a :class:`Scheme`.
     bits
         Weight bits, 2..8: for all layers, or by patterns on module names (``{"*": 8, "features.1*": 4}``), where the last one that
         matches counts. None, and layers that no pattern matches, take the scheme's own.
     bias_correction
-        Whether to correct biases, on the first 32 images.
+        Whether to correct biases, on the first 32 images, or for the inputs that batch norms let expect.
     rounding
         ``nearest`` takes each weight to its nearest code, as the scheme sees it. ``compensated`` lets the errors of an output's weights
         cancel on the first 32 images, layer by layer. ``learned`` finds the codes, and the biases, by gradient descent on the outputs of
-        blocks of layers, on the first 256 images: better the fewer bits there are, and slow.
+        blocks of layers, on the first 256 images: better the fewer bits there are, and slow. None is ``compensated`` with images and
+        ``nearest`` without, where there is no other.
+    equalization
+        Whether to scale channels between layers so that one scale fits a layer's weights better (cross-layer equalization). The network
+        computes the same; schemes with a scale or shift per channel gain little.
     rounding_steps
         Steps of gradient descent in each block, for ``learned``.
     checkpoint
@@ -84,10 +98,13 @@ def quantize(
     return quantize_model(
         model,
         calibration=calibration,
+        example=example,
+        input_range=input_range,
         scheme=scheme,
         bits=bits,
         bias_correction=bias_correction,
         rounding=rounding,
+        equalization=equalization,
         rounding_steps=rounding_steps,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         progress=progress,

@@ -1,5 +1,6 @@
 """Calibration images: checking them, and showing them to a prepared network."""
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,6 +12,20 @@ from tercel.sw.quantize.errors import QuantizeError
 
 KEPT_IMAGES = 32
 """Images that weights are rounded and biases corrected on; the largest tensors of all of them are in memory at once."""
+
+
+def check_images(batch: object, *, name: str) -> Tensor:
+    """``batch`` in float32 on the CPU; :class:`~tercel.sw.quantize.errors.QuantizeError` if it is no batch of normalised images."""
+    if not isinstance(batch, Tensor):
+        raise QuantizeError(f"{name} must be a tensor of images, not {type(batch).__name__} (leave out the labels)")
+    if not batch.is_floating_point():
+        raise QuantizeError(f"{name} must hold real numbers, not {batch.dtype} (normalise the images as the network expects)")
+    if batch.dim() != 4:
+        raise QuantizeError(f"{name} must have the shape [images, channels, height, width], not {list(batch.shape)} "
+                            "(add a batch dimension with [None])")  # fmt: skip
+    if not bool(torch.isfinite(batch).all()):
+        raise QuantizeError(f"{name} must be finite, but holds NaN or infinity (check how the images are normalised)")
+    return batch.detach().to(device="cpu", dtype=torch.float32)
 
 
 class CalibrationImages:
@@ -32,9 +47,19 @@ class CalibrationImages:
         if not len(self._first):
             raise QuantizeError("calibration[0] must hold at least one image, not 0 (a few dozen are enough)")
         self.example = self._first[:1]
+        self._singles = self._split()
+        self._ahead: list[tuple[int, Tensor]] = []
+
+    def first(self, count: int) -> list[Tensor]:
+        """The first ``count`` images, or all if there are fewer, each ``[1, channels, height, width]``; before any iteration."""
+        self._ahead += itertools.islice(self._singles, max(0, count - len(self._ahead)))
+        return [image for _, image in self._ahead[:count]]
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """Number of the batch and an image ``[1, channels, height, width]``; only once."""
+        return itertools.chain(self._ahead, self._singles)
+
+    def _split(self) -> Iterator[tuple[int, Tensor]]:
         for image in self._first:
             yield 0, image[None]
         for number, batch in enumerate(self._batches, start=1):
@@ -44,19 +69,11 @@ class CalibrationImages:
     @staticmethod
     def _check(batch: object, number: int, first: Tensor | None) -> Tensor:
         name = f"calibration[{number}]"
-        if not isinstance(batch, Tensor):
-            raise QuantizeError(f"{name} must be a tensor of images, not {type(batch).__name__} (leave out the labels)")
-        if not batch.is_floating_point():
-            raise QuantizeError(f"{name} must hold real numbers, not {batch.dtype} (normalise the images as the network expects)")
-        if batch.dim() != 4:
-            raise QuantizeError(f"{name} must have the shape [images, channels, height, width], not {list(batch.shape)} "
-                                "(add a batch dimension with [None])")  # fmt: skip
-        if first is not None and batch.shape[1:] != first.shape[1:]:
-            raise QuantizeError(f"{name} must hold images of {list(first.shape[1:])} as calibration[0] does, not {list(batch.shape[1:])} "
+        images = check_images(batch, name=name)
+        if first is not None and images.shape[1:] != first.shape[1:]:
+            raise QuantizeError(f"{name} must hold images of {list(first.shape[1:])} as calibration[0] does, not {list(images.shape[1:])} "
                                 "(resize or crop them)")  # fmt: skip
-        if not bool(torch.isfinite(batch).all()):
-            raise QuantizeError(f"{name} must be finite, but holds NaN or infinity (check how the images are normalised)")
-        return batch.detach().to(device="cpu", dtype=torch.float32)
+        return images
 
 
 @torch.no_grad()

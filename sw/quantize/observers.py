@@ -33,6 +33,12 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         self.histogram = Histogram()
         self.where = "a tensor"
         self._chosen: tuple[float, int] | None = None
+        self._expected: tuple[float, float] | None = None
+
+    def expect(self, low: float, high: float) -> None:
+        """Take a range of values that is known without seeing any; of several, what holds them all."""
+        before = self._expected or (low, high)
+        self._expected, self._chosen = (min(low, before[0]), max(high, before[1])), None
 
     def forward(self, values: Tensor) -> Tensor:
         """Count ``values`` and pass them on; :class:`~tercel.sw.quantize.errors.QuantizeError` if one is NaN or infinite."""
@@ -53,7 +59,7 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
     def scale_and_zero_point(self) -> tuple[float, int]:
         """The float32 scale and the zero point of the codes."""
         if self._chosen is None:
-            low, high = best_range(self.histogram, codes=self.quant_max)
+            low, high = self._expected or best_range(self.histogram, codes=self.quant_max)
             self._chosen = scale_and_zero_point(low, high, codes=self.quant_max)
         return self._chosen
 
