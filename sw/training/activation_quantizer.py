@@ -40,6 +40,10 @@ class ActivationQuantizer(nn.Module, ABC):
     def scale(self) -> float:
         """Positive, a float32 number: a code stands for ``scale * (code - zero_point)``."""
 
+    def get_scale(self) -> Tensor:
+        """:attr:`scale` as a tensor, without a gradient."""
+        return torch.tensor(self.scale)
+
     @property
     def zero_point(self) -> int:
         """The code of 0.0, in ``0..largest_code``."""

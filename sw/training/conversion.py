@@ -76,6 +76,7 @@ class Folder:
             given = layer.args[2] if len(layer.args) > 2 else None
             if isinstance(given, Node) and given.target is round_bias:
                 given = given.args[0]
+                layer.update_arg(2, given)
             bias = torch.zeros(len(weight)) if given is None else constant(self.graph_module, given)
             norm_node = next((user for user in layer.users if isinstance(self.module(user), ShiftNorm)), None)
             norm = self.module(norm_node)

@@ -30,6 +30,12 @@ def nearest_exponents(wanted: Tensor, previous: Tensor | None = None) -> Tensor:
     return exponents.clamp(min=exponents.max() - MAX_SHIFT)
 
 
+def round_bias(bias: Tensor, scales: Tensor, input_scale: Tensor) -> Tensor:
+    """``bias`` ``[outputs]`` in whole units of ``input_scale * scales``, in which the machine adds it; the gradient passes straight."""
+    units = (input_scale * scales.detach()).clamp(min=_SMALLEST)
+    return bias + (torch.round(bias / units) * units - bias).detach()
+
+
 class ShiftNorm(nn.Module):
     """A batch norm over channels (dimension 1) behind a layer with quantized weights.
 
@@ -76,15 +82,23 @@ class ShiftNorm(nn.Module):
         with torch.no_grad():
             self.exponents.copy_(nearest_exponents(scales * self.factors, self.exponents if hold else None))
 
-    def forward(self, values: Tensor, scales: Tensor) -> Tensor:
-        """Normalise ``values`` ``[batch, channels, ...]``, sums of a layer whose weights have ``scales`` ``[channels]``."""
+    def forward(self, values: Tensor, scales: Tensor, input_scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Normalise ``values`` ``[batch, channels, ...]``, outputs of a layer.
+
+        ``scales`` ``[channels]`` are those of its weights, ``bias`` ``[channels]`` is its own. With ``input_scale``, that of its input,
+        the norm's bias is moved so that the folded one comes to whole units of the sums, which are coarse with few bits.
+        """
         if self.training:
             self.choose_exponents(scales)
         learned = self.get_gain()
         gain = torch.exp2(self.exponents) * self._deviations() / scales.detach()
         gain = learned + (gain - learned).detach()
         assert isinstance(self.bias, Tensor)
-        return functional.batch_norm(values, self.running_mean, self.running_var, gain, self.bias, self.training, self.momentum, self.eps)
+        offset = self.bias
+        if input_scale is not None:
+            powers, folded = self.folded(scales, torch.zeros_like(scales) if bias is None else bias)
+            offset = offset + (round_bias(folded, powers, input_scale) - folded).detach().to(offset.dtype)
+        return functional.batch_norm(values, self.running_mean, self.running_var, gain, offset, self.training, self.momentum, self.eps)
 
     def folded(self, scales: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Scales and bias of the layer that computes the same as one with ``scales`` and ``bias`` and this norm; all ``[channels]``."""
@@ -120,6 +134,10 @@ class ShiftScales(nn.Module):
         """Set the powers of two next to ``scales``; with ``hold``, those set before resist."""
         with torch.no_grad():
             self.exponents.copy_(nearest_exponents(scales, self.exponents if hold else None))
+
+    def powers(self) -> Tensor:
+        """The scales ``[outputs]``."""
+        return torch.exp2(self.exponents)
 
     def forward(self, weight: Tensor, scales: Tensor) -> Tensor:
         """``weight`` ``[outputs, ...]`` made of codes times ``scales`` as codes times powers of two; the gradient passes straight."""

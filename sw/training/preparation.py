@@ -3,9 +3,10 @@
 The network's operators are captured as a graph; between them go modules that round weights and activations, and batch norms and dropout
 become modules again, so that ``train()`` and ``eval()`` work::
 
-    weight -> weight quantizer -+--------------- scales
+    weight -> weight quantizer -+------ scales -----+
                                 v                   v
       activation quantizer -> conv -------------> norm -> relu -> activation quantizer ->
+                 +----------- scale ----------------^
 
 Parameters and running statistics keep the names that they have in the network.
 """
@@ -23,9 +24,10 @@ from tercel.sw.quantize.capture import capture
 from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.quantize.plan import Plan, constant, module_path
 from tercel.sw.quantize.quantizer import make_plan
-from tercel.sw.training.norm import ShiftNorm, ShiftScales
+from tercel.sw.training.activation_quantizer import ActivationQuantizer
+from tercel.sw.training.norm import ShiftNorm, ShiftScales, round_bias
 from tercel.sw.training.norm_capture import BATCH_NORM, CapturedNorm, captured_norm, make_gains_positive, take_norms
-from tercel.sw.training.placement import activation_bits, keeps_codes, layer_bits
+from tercel.sw.training.placement import activation_bits, keeps_codes, layer_bits, rounded_node
 from tercel.sw.training.schemes import find_training_scheme
 from tercel.sw.training.training_scheme import TrainingScheme
 from tercel.sw.training.uniform_weights import UniformWeights
@@ -60,6 +62,7 @@ class _Rewriter:
     def __init__(self, graph_module: GraphModule, scheme: TrainingScheme) -> None:
         self.graph_module, self.graph, self.scheme = graph_module, graph_module.graph, scheme
         self.norm_paths: dict[tuple[str, str], str] = {}
+        self.activation_paths: dict[Node, str] = {}
 
     def has(self, path: str) -> bool:
         """Whether there is a module, parameter or buffer of that path."""
@@ -78,7 +81,7 @@ class _Rewriter:
         self.graph_module.add_submodule(free, module)
         return free
 
-    def call_behind(self, node: Node, path: str, *others: Node) -> None:
+    def call_behind(self, node: Node, path: str, *others: Any) -> None:
         """Call a module on ``node``'s output, for all that read it so far."""
         readers = list(node.users)
         with self.graph.inserting_after(node):
@@ -87,8 +90,11 @@ class _Rewriter:
         for reader in readers:
             reader.replace_input_with(node, call)
 
-    def finish_layer(self, layer: Node, norm: CapturedNorm | None, *, bits: int) -> None:
-        """Round the weights of a layer, and bring its scales to powers of two: with its norm, or alone."""
+    def finish_layer(self, layer: Node, norm: CapturedNorm | None, *, source: Node, end: Node, bits: int) -> None:
+        """Round the weights and the bias of a layer, and bring its scales to powers of two.
+
+        ``source`` is the tensor that it reads, ``end`` the one in which its output is rounded.
+        """
         weight_node = layer.args[1]
         assert isinstance(weight_node, Node)
         weight = constant(self.graph_module, weight_node)
@@ -97,24 +103,35 @@ class _Rewriter:
         assert isinstance(quantizer, WeightQuantizer)
         with self.graph.inserting_before(layer):
             rounded = self.graph.call_module(path, (weight_node,))
-            if norm is None and not quantizer.per_channel:
-                layer.update_arg(1, rounded)
-                return
             scales = self.graph.call_method("scales", (self.graph.get_attr(path), weight_node))
+            input_scale = self._input_scale(source, end)
         shifts: ShiftNorm | ShiftScales = ShiftScales(len(weight)) if norm is None else norm.module(self.graph_module)
         if fresh:
             quantizer.align(weight, shifts.factors)
         shifts.choose_exponents(quantizer.scales(weight), hold=False)
-        if norm is None:
-            with self.graph.inserting_before(layer):
-                rounded = self.graph.call_module(self.add(_beside(weight_node, "shifts"), shifts), (rounded, scales))
+        bias = layer.args[2] if len(layer.args) > 2 else None
+        if norm is not None:
             layer.update_arg(1, rounded)
+            key = norm.path, str(weight_node.target)
+            if key not in self.norm_paths:
+                self.norm_paths[key] = self.place_norm(norm.path, shifts)
+            self.call_behind(layer, self.norm_paths[key], scales, input_scale, bias)
             return
-        layer.update_arg(1, rounded)
-        key = norm.path, str(weight_node.target)
-        if key not in self.norm_paths:
-            self.norm_paths[key] = self.place_norm(norm.path, shifts)
-        self.call_behind(layer, self.norm_paths[key], scales)
+        with self.graph.inserting_before(layer):
+            if quantizer.per_channel:
+                shifts_path = self.add(_beside(weight_node, "shifts"), shifts)
+                rounded = self.graph.call_module(shifts_path, (rounded, scales))
+                scales = self.graph.call_method("powers", (self.graph.get_attr(shifts_path),))
+            layer.update_arg(1, rounded)
+            if bias is not None and input_scale is not None:
+                layer.update_arg(2, self.graph.call_function(round_bias, (bias, scales, input_scale)))
+
+    def _input_scale(self, source: Node, end: Node) -> Node | None:
+        """The scale of a layer's input, for rounding its bias; None where thresholds take the bias up as it is."""
+        ending = self.graph_module.get_submodule(self.activation_paths[end])
+        if isinstance(ending, ActivationQuantizer) and ending.counts_thresholds:
+            return None
+        return self.graph.call_method("get_scale", (self.graph.get_attr(self.activation_paths[source]),))
 
     def _quantizer(self, weight_node: Node, weight: Tensor, *, bits: int) -> tuple[str, bool]:
         """The path of the weights' quantizer, and whether it is new: layers that share weights share it."""
@@ -128,8 +145,11 @@ class _Rewriter:
     def place_norm(self, path: str, norm: nn.Module) -> str:
         """Put a norm in the place of the network's, or beside what else that module holds; returns its path."""
         owner = self.graph_module.get_submodule(path) if path else self.graph_module
-        names = {name for name, _ in (*owner.named_parameters(), *owner.named_buffers(), *owner.named_children())}
-        if path and names <= _NORM_NAMES:
+        quantizers = {name: child for name, child in owner.named_children() if isinstance(child, ActivationQuantizer)}
+        names = {name.partition(".")[0] for name in owner.state_dict()} | {name for name, _ in owner.named_children()}
+        if path and names - set(quantizers) <= _NORM_NAMES:
+            for name, child in quantizers.items():
+                norm.add_module(name, child)
             parent, _, name = path.rpartition(".")
             setattr(self.graph_module.get_submodule(parent), name, norm)
             return path
@@ -141,6 +161,7 @@ class _Rewriter:
         for node in self.graph.nodes:
             if node in plan.quantized:
                 groups.setdefault(plan.root(node), []).append(node)
+        codes = {node for node in plan.quantized if keeps_codes(node, plan)}
         for root, nodes in groups.items():
             seen = torch.cat([values[node].flatten() for node in nodes])
             where = "the input" if root.op == "placeholder" else f"module {module_path(root)!r} ({root.target})"
@@ -149,8 +170,9 @@ class _Rewriter:
             quantizer = self.scheme.activation_quantizer(seen, bits=widths[root])
             name = "input_quantizer" if root.op == "placeholder" else f"{module_path(root)}.activation_quantizer"
             path = self.add(name, quantizer)
+            self.activation_paths |= dict.fromkeys(nodes, path)
             for node in nodes:
-                if not keeps_codes(node, plan):
+                if node not in codes:
                     self.call_behind(node, path)
 
     def revive(self) -> None:
@@ -199,10 +221,11 @@ def prepare_model(model: nn.Module, *, example: Tensor, scheme: str | TrainingSc
     plan = make_plan(captured, thresholds=chosen.thresholds)
     widths = layer_bits(captured, plan, scheme=chosen, bits=bits)
     tensor_bits = activation_bits(plan, widths, scheme=chosen)
+    edges = {layer: (layer.all_input_nodes[0], rounded_node(layer, plan)) for layer in plan.weighted}
     rewriter = _Rewriter(captured, chosen)
     rewriter.round_activations(plan, values, tensor_bits)
-    for layer in plan.weighted:
-        rewriter.finish_layer(layer, norms.get(layer), bits=widths[layer])
+    for layer, (source, end) in edges.items():
+        rewriter.finish_layer(layer, norms.get(layer), source=source, end=end, bits=widths[layer])
     rewriter.revive()
     _make_plain(captured)
     for node in reversed(captured.graph.nodes):

@@ -51,6 +51,10 @@ class UniformActivations(ActivationQuantizer):
         """The learned one."""
         return float(self.log_scale.detach().exp())
 
+    def get_scale(self) -> Tensor:
+        """See the base class."""
+        return self.log_scale.detach().exp()
+
     @property
     def zero_point(self) -> int:
         """As chosen at the start."""
