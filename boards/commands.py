@@ -82,7 +82,8 @@ def netlist(
 
 
 def verilog(config: ConfigName, output: Folder = Path("build")) -> None:
-    """Write the accelerator's Verilog for somebody else's SoC. Example: tercel verilog base -o build."""
+    """Write the accelerator's Verilog for somebody else's SoC, and how to use it there. Example: tercel verilog base -o build."""
+    from tercel.hw.integration import integration_files
     from tercel.hw.verilog import verilog as emit
 
     machine = named_config(config)
@@ -92,6 +93,9 @@ def verilog(config: ConfigName, output: Folder = Path("build")) -> None:
     path = output / "tercel_npu.v"
     path.write_text(text)
     typer.echo(f"{path}: {len(text.splitlines())} lines, config {machine.name}, hash {machine.hash:08x}")
+    for name, content in integration_files(machine).items():
+        (output / name).write_text(content)
+        typer.echo(f"{output / name}")
 
 
 def bitstream(

@@ -1,7 +1,7 @@
 """The top: the whole accelerator."""
 
 from amaranth.hdl import Module, ResetInserter, Value
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import Component, In, Member, Out, connect, flipped
 
 from tercel.hw.array.engine import ArrayEngine
 from tercel.hw.array.feeder import EVENTS as ARRAY_EVENTS
@@ -35,6 +35,15 @@ def counter_names(config: Config) -> tuple[str, ...]:
     return sequencer_counter_names(engine_events(config))
 
 
+def npu_members(config: Config) -> dict[str, Member]:
+    """The members of :class:`Npu`."""
+    return {
+        "memory": Out(WishboneSignature(addr_width=beat_addr_bits(config), data_width=8 * config.memory_width)),
+        "csr": In(WishboneSignature(addr_width=10, data_width=32)),
+        "interrupt": Out(1),
+    }
+
+
 class Npu(Component):
     """Sequencer, memories and engines, connected. A start resets everything but the settings and the contents of the memories.
 
@@ -58,13 +67,7 @@ class Npu(Component):
     def __init__(self, config: Config, *, timeout_cycles: int = TIMEOUT_CYCLES) -> None:
         self._config = config
         self._timeout_cycles = timeout_cycles
-        super().__init__(
-            {
-                "memory": Out(WishboneSignature(addr_width=beat_addr_bits(config), data_width=8 * config.memory_width)),
-                "csr": In(WishboneSignature(addr_width=10, data_width=32)),
-                "interrupt": Out(1),
-            }
-        )
+        super().__init__(npu_members(config))
 
     def elaborate(self, platform) -> Module:
         """Connections and the reset."""
