@@ -72,7 +72,7 @@ def test_table_has_counts_shares_and_notes(measured):
     text = accuracy.markdown(rows).splitlines()
     assert text[0].split(" | ")[:3] == ["| network", "bits", "scheme"]
     right = rows[1].correct()[0]
-    assert f"| digits | W8A8 | shift8 | base | {right}/60 = {100 * right / 60:.2f} % |" in text[3]
+    assert f"| digits | W8A8 | shift8 | compensated | base | {right}/60 = {100 * right / 60:.2f} % |" in text[3]
     assert "shift8 + bias correction" in text[4]
     assert text[-1] == "* digits: trained by the package."
 
@@ -88,6 +88,7 @@ def test_other_code_or_weights_make_another_row(measured):
     [
         (["--networks", "vgg"], "networks must be among mobilenet_v1_0.25, mobilenet_v2, mobilenet_v2_tf, digits, not 'vgg'"),
         (["--networks", "digits", "--schemes", "best"], "schemes must be among per_layer, shift8"),
+        (["--networks", "digits", "--rounding", "best"], "rounding must be among nearest, compensated, learned, not 'best'"),
         (["--networks", "digits", "--bits", "9"], "bits must be among 2, 3, 4, 5, 6, 7, 8, not 9"),
         (["--networks", "digits", "--bits", "x"], "bits must be whole numbers with commas, not 'x'"),
         (["--networks", "mobilenet_v2"], "data must be a folder for mobilenet_v2, not left out (give --data or set TERCEL_DATA"),
@@ -98,6 +99,28 @@ def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, 
     monkeypatch.delenv("TERCEL_DATA", raising=False)
     assert command(accuracy.main, [*arguments, "-o", str(tmp_path / "a.md")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_mirrored_images_come_after_the_others():
+    samples = read_set(CHECKPOINTS["digits"], None, role="calib", count=3)
+    both = samples.with_mirrored()
+    assert both.images.shape[0] == len(both.labels) == len(both.sources) == 6
+    assert (both.images[3:] == samples.images[:, :, ::-1]).all() and (both.images[:3] == samples.images).all()
+
+
+def test_learned_rounding_keeps_its_blocks_beside_the_rows(tmp_path, monkeypatch):
+    asked = []
+
+    def quantized(*_, rounding, checkpoint, **__):
+        asked.append((rounding, checkpoint))
+        raise InterruptedError
+
+    monkeypatch.setattr(evaluation, "quantize", quantized)
+    for rounding in ("learned", "compensated"):
+        with pytest.raises(InterruptedError):
+            measure(tmp_path / "rows.jsonl", replace(OPTIONS, rounding=rounding))
+    assert [rounding for rounding, _ in asked] == ["learned", "compensated"]
+    assert asked[0][1].parent == tmp_path / "rows" and asked[1][1] is None
 
 
 def test_whole_network_on_the_golden_model(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,6 +10,8 @@ torch = pytest.importorskip("torch")
 from small_torch_networks import Network, calls, constants, outputs, pictures, uneven  # noqa: E402
 from test_quantize_blocks import BasicBlocks, Dense, Reshapes, Separable, ready  # noqa: E402
 
+from tercel.sim.cli import main  # noqa: E402
+from tercel.sw import zoo  # noqa: E402
 from tercel.sw.quantize import QuantizeError, quantize  # noqa: E402
 from tercel.sw.quantize.block_samples import BlockSamples  # noqa: E402
 from tercel.sw.quantize.blocks import find_blocks  # noqa: E402
@@ -203,3 +206,16 @@ def test_a_folder_of_something_else(tmp_path):
 def test_wrong_arguments(network, options, message):
     with pytest.raises(QuantizeError, match=message):
         quantize(network, calibration=pictures(2), **options)
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    size = zoo.build("digits").image_format.size
+    numpy.save(tmp_path / "images.npy", pictures(4, size)[:, :1].numpy())
+    arguments = ["quantize", "digits", "--calibrate", str(tmp_path / "images.npy"), "--bits", "4", "-o", str(tmp_path / "digits.tq")]
+    learning = ["--rounding", "learned", "--rounding-steps", "2", "--checkpoint", str(tmp_path / "run")]
+    assert main([*arguments, *learning]) == 0
+    assert (tmp_path / "digits.tq").is_file() and (tmp_path / "run" / "run.json").is_file()
+    assert main([*arguments, *learning, "--scheme", "per_channel"]) == 2
+    assert "run is of another run: model, scheme, scales differ (give another folder, or delete it)" in capsys.readouterr().err
+    assert main([*arguments, "--rounding", "best"]) == 2
+    assert "rounding must be one of nearest, compensated, learned, not 'best'" in capsys.readouterr().err
