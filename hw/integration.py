@@ -77,7 +77,7 @@ def litex_module(config: Config) -> str:
         In a SoC, with {TOP}.v beside this file::
 
             self.npu = TercelNpu(platform)
-            self.bus.add_slave("npu", self.npu.csr, SoCRegion(size=0x1000, cached=False))
+            self.bus.add_slave("npu", self.npu.csr, SoCRegion(origin=0x30000000, size=0x1000, cached=False))
             self.bus.add_master("npu", master=self.npu.memory)
             self.irq.add("npu", use_loc_if_exists=True)
         """
