@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from tercel.hw.config import TINY, Config
+from tercel.hw.config import Config
 from tercel.hw.control.csr import ADDRESSES
 from tercel.hw.soc import OnChip
 from tercel.sim.soc.link_model import Noise, NoisyTransport
@@ -15,6 +15,25 @@ NOISE = Noise(corrupt=0.15, truncate=0.08, duplicate=0.1, delay=0.1, insert=0.07
 """Half of all frames."""
 
 MEMORY_BYTES = 4096
+"""Of the memory, that are used."""
+
+LEAST = Config(
+    name="least",
+    pixels=1,
+    lanes=2,
+    outputs=2,
+    depthwise=False,
+    drain_lanes=1,
+    array_depth=256,
+    window_depth=0,
+    weight_depth=128,
+    parameter_depth=16,
+    record_depth=0,
+    threshold_depth=0,
+    memory_width=2,
+)
+"""The smallest accelerator that runs networks, for a fast simulation."""
+
 _SETTINGS = ("program_base", "read_base", "read_end", "write_base", "write_end")
 _LENGTH_MAX = 24
 _TIMEOUT_S = 5e-5
@@ -58,9 +77,9 @@ class FuzzResult:
         return {**asdict(self), "ok": self.ok}
 
 
-def fuzz_build(config: Config = TINY) -> SocBuild:
+def fuzz_build() -> SocBuild:
     """The smallest system, with the fastest line."""
-    return SocBuild(config=config, memory=OnChip(size=MEMORY_BYTES), clock_hz=_CLOCK_HZ, baud=_CLOCK_HZ // 4, payload_bytes=64)
+    return SocBuild(config=LEAST, memory=OnChip(size=8 * MEMORY_BYTES), clock_hz=_CLOCK_HZ, baud=_CLOCK_HZ // 4, payload_bytes=256)
 
 
 def fuzz_link(
@@ -75,8 +94,9 @@ def fuzz_link(
     """
     rng = random.Random(seed)
     line = NoisyTransport(simulation, noise=noise, seed=seed)
-    memory = bytearray(Session(simulation, timeout_s=_TIMEOUT_S).read_memory(0, MEMORY_BYTES))
-    settings = dict.fromkeys(_SETTINGS, 0)
+    good = Session(simulation, timeout_s=_TIMEOUT_S)
+    memory = bytearray(good.read_memory(0, MEMORY_BYTES))
+    settings = {name: good.read_csr(ADDRESSES[name])[0] for name in _SETTINGS}
     session = Session(line, timeout_s=_TIMEOUT_S, attempts=_ATTEMPTS)
     wrong_reads = 0
     while line.counts.spoiled < frames:
