@@ -339,7 +339,10 @@ REFUSED: dict[str, tuple[nn.Module, Config, str]] = {
     "PReLU without thresholds": (
         nn.Sequential(Quant(0.02, 3), Conv(odd(2, 8, 8, 1, 1)), nn.PReLU(), Quant(0.1)),
         BASE,
-        "2: aten.prelu.default: operator must be a supported one, not prelu (use relu)",
+        (
+            "2: aten.prelu.default: operator must be a supported one, not prelu "
+            "(use relu, or thresholds behind it: scheme n2uq at 2 to 4 bits)"
+        ),
     ),
 }
 

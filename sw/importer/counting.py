@@ -104,20 +104,19 @@ class Counting:
             below = np.where(open_ & ~passed, middle, below)
         return below
 
-    def on_sums(self, reach: Reals) -> tuple[float, Integers]:
-        """A step, and thresholds on real sums of up to ``reach[c]`` that were rounded to a whole number of steps of 16 bits.
+    def on_sums(self, reach: Reals, *, offset: Reals) -> tuple[float, Integers]:
+        """A step, and thresholds on real sums of up to ``reach[c]`` without ``offset[c]``, rounded to a whole number of steps of 16 bits.
 
         The step is as fine as all thresholds inside the reach allow. Where x lies within half a step of a threshold, it may come to lie
         on the other side.
         """
         grid = np.full(len(reach), _BISECTIONS, dtype=np.int64)
-        zeros = np.zeros(len(reach))
-        places = self.on_integers(units=reach / _BISECTIONS, offset=zeros, least=-grid, most=grid)
+        places = self.on_integers(units=reach / _BISECTIONS, offset=offset, least=-grid, most=grid)
         met = (places >= -_BISECTIONS) & (places < _BISECTIONS)
         farthest = float((np.where(met, np.abs(places), 1) * (reach[:, None] / _BISECTIONS)).max())
         step = farthest / HIGHEST
         limit = np.full(len(reach), HIGHEST + 1, dtype=np.int64)
-        table = self.on_integers(units=np.full(len(reach), step), offset=zeros, least=1 - limit, most=limit)
+        table = self.on_integers(units=np.full(len(reach), step), offset=offset, least=1 - limit, most=limit)
         return step, np.where(table > HIGHEST, NEVER, table)
 
 

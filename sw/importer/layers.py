@@ -165,13 +165,15 @@ def weighted_layer(
     live = weights.live
     # Sums of a channel are in units of its own scale, whatever multiplier it shares; a dead channel has only a bias, in any units.
     units = tensor.scale * np.where(live, weights.scales, weights.scales[live].max() if live.any() else weights.scales.max())
-    constant = bias_codes(bias, units) - tensor.zero_point * weights.values.reshape(outputs, -1).sum(axis=1)
+    compared = residual is not None and counting is not None
+    # What is compared with thresholds takes its bias from them.
+    constant = bias_codes(None if compared else bias, units) - tensor.zero_point * weights.values.reshape(outputs, -1).sum(axis=1)
     step, shared = quantizer.scale, False
     table: Integers = _EMPTY
     if residual is not None and counting is not None:
-        own = _largest(builder, source) * np.abs(weights.values).reshape(outputs, -1).sum(axis=1) + np.abs(bias_codes(bias, units))
-        added_reach = builder.tensors[residual.tensor].scale * _largest(builder, residual)
-        step, table = counting.on_sums(units * own + added_reach)
+        own = _largest(builder, source) * np.abs(weights.values).reshape(outputs, -1).sum(axis=1)
+        reach = units * own + builder.tensors[residual.tensor].scale * _largest(builder, residual)
+        step, table = counting.on_sums(reach, offset=real_bias(bias, outputs))
         shared, table = shared_rows(table, zero_point=quantizer.zero_point)
     factors = units / (divisor * step)
     ratio = None if residual is None else builder.tensors[residual.tensor].scale / step

@@ -60,7 +60,7 @@ def product(operation: Operation, read: Read) -> Expression:
 def prelu(operation: Operation, read: Read) -> Expression:
     """A slope of its own below zero, one for all channels or one a channel."""
     given = operation.arguments
-    otherwise = Rejection("operator", "a supported one", operation.short, "use relu")
+    otherwise = Rejection("operator", "a supported one", operation.short, "use relu, or thresholds behind it: scheme n2uq at 2 to 4 bits")
     value = read(given["self"])
     if isinstance(value, Constant):
         raise otherwise

@@ -90,7 +90,9 @@ class Realizer:
                 self.fused[value.operation.node.name] = result.tensor
                 return result
             case Affine() | Slope():
-                raise value.otherwise
+                refused = unfolded(value)
+                assert refused is not None
+                raise refused
             case Count():
                 return realize_count(self, value, quantizer)
             case Add():
@@ -127,8 +129,7 @@ class Realizer:
         if quantizer is None:
             refused = unfolded(value)
             if refused is not None:
-                refused.otherwise.operation = refused.operation
-                raise refused.otherwise
+                raise refused
             way_out = "put quantize and dequantize ops between the two"
             raise Rejection("input", "quantized", f"the float result of {_describe(value)}", way_out)
         return self.quantize(value, quantizer, asked)

@@ -31,11 +31,18 @@ if TYPE_CHECKING:
     from tercel.sw.importer.realize import Realizer
 
 
-def unfolded(value: Expression) -> Affine | Slope | None:
-    """The operator at the top of ``value``, below clamps, that only thresholds take up; None if there is none."""
-    while isinstance(value, Clamp):
+def unfolded(value: Expression) -> Rejection | None:
+    """The rejection of an operator at the top of ``value`` that only thresholds take up, of a PReLU rather than of sums around it."""
+    found: list[Affine | Slope] = []
+    while isinstance(value, Affine | Slope | Clamp):
+        if not isinstance(value, Clamp):
+            found.append(value)
         value = value.input
-    return value if isinstance(value, Affine | Slope) else None
+    if not found:
+        return None
+    refused = next((operator for operator in found if isinstance(operator, Slope)), found[0])
+    refused.otherwise.operation = refused.operation
+    return refused.otherwise
 
 
 def realize_count(realizer: "Realizer", count: Count, quantizer: Quantizer) -> Stored:
