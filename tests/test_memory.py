@@ -1,7 +1,7 @@
 """Scratchpad, linear memories and memory port against plain-Python models."""
 
 import random
-from itertools import pairwise
+from itertools import groupby
 
 import pytest
 from amaranth.sim import Simulator
@@ -10,7 +10,7 @@ from movement import WishboneMemory
 from tercel.hw.config import Config
 from tercel.hw.isa import Space
 from tercel.hw.memory.linear import LinearMemory
-from tercel.hw.memory.port import OUTSTANDING_MAX, MemoryPort
+from tercel.hw.memory.port import OUTSTANDING_MAX, TURN_BEATS, MemoryPort
 from tercel.hw.memory.scratchpad import Scratchpad
 from tercel.hw.memory.space import spaces, word_bytes
 
@@ -252,7 +252,18 @@ def test_port_serves_fetch_first_and_the_others_in_turns():
     names = [name for _, name in sorted(clients.grants)]
     assert cycles == list(range(1, 301))
     assert set(names[:100]) == {"fetch"}
-    assert all(a != b for a, b in pairwise(names[100:]))
+    turns = [len(list(turn)) for _, turn in groupby(names[100:])]
+    assert turns == [TURN_BEATS] * 6 + [4, 4]
+
+
+def test_port_gives_a_turn_to_the_other_when_one_does_not_ask():
+    config = Config(pixels=2, lanes=4, outputs=4, memory_width=4)
+    rng = random.Random(4)
+    dut = MemoryPort(config)
+    memory = WishboneMemory(config, dut.bus, rng, latency=(3, 3))
+    clients = PortClients(dut, memory, rng, beats=100, pause=0)
+    simulate(dut, clients.client("store"), background=[memory.run])
+    assert [cycle for cycle, _ in clients.grants] == list(range(1, 101))
 
 
 def test_port_is_dead_after_a_time_out():

@@ -12,6 +12,9 @@ from tercel.hw.up_down import up_down
 OUTSTANDING_MAX = 16
 """Transfers on the bus or awaiting their answer."""
 
+TURN_BEATS = 32
+"""Beats of load or store before it is the other's turn: a dynamic memory loses time whenever reads and writes or rows change."""
+
 TIMEOUT_CYCLES = 65536
 
 FETCH, LOAD, STORE = range(3)
@@ -20,13 +23,13 @@ _OWNER_LAYOUT = data.StructLayout({"client": unsigned(2), "last": unsigned(1)})
 
 
 class MemoryPort(Component):
-    """Grants one beat a cycle, fetch before the other two, load and store in turns, and hands the answers back in order.
+    """Grants one beat a cycle, fetch before the other two, load and store in turns of ``TURN_BEATS``, and hands the answers back in order.
 
-    A beat is on the bus in the cycle after its grant, and its answer reaches the client in the cycle after ``ack`` or ``err`` (``err``
-    wins over ``ack``). One beat a cycle while the memory answers within 15 cycles. ``cyc`` is high while anything is outstanding;
-    ``stall`` reaches the clients' ``ready`` in the same cycle. An answer with nothing outstanding is ignored. When nothing has been
-    answered for ``timeout_cycles`` though something is outstanding, ``cyc`` falls for good and every transfer, old or new, is answered
-    with ``err`` and ``timeout``.
+    A turn ends early when only the other one asks. A beat is on the bus in the cycle after its grant, and its answer reaches the client
+    in the cycle after ``ack`` or ``err`` (``err`` wins over ``ack``). One beat a cycle while the memory answers within 15 cycles. ``cyc``
+    is high while anything is outstanding; ``stall`` reaches the clients' ``ready`` in the same cycle. An answer with nothing outstanding
+    is ignored. When nothing has been answered for ``timeout_cycles`` though something is outstanding, ``cyc`` falls for good and every
+    transfer, old or new, is answered with ``err`` and ``timeout``.
 
     Parameters
     ----------
@@ -67,7 +70,6 @@ class MemoryPort(Component):
         """Arbiter, bus register, owners of the outstanding transfers, answer register, watchdog."""
         m = Module()
         bus = self.bus
-        requests = {FETCH: self.fetch.request, LOAD: self.load.request, STORE: self.store.request}
         dead = Signal()
 
         # Arbiter and bus register. A dead port moves its register along as if the memory took everything.
@@ -101,9 +103,14 @@ class MemoryPort(Component):
                 bus.dat_w.eq(self.store.request.p.data),
                 bus.we.eq(client == STORE),
             ]
-        for turn, number in enumerate((STORE, LOAD)):
-            with m.If(requests[number].valid & requests[number].ready):
-                m.d.sync += store_turn.eq(turn)
+        more = Signal(range(TURN_BEATS), init=TURN_BEATS - 1)
+        with m.If(grant & (client != FETCH)):
+            with m.If((client == STORE) != store_turn):
+                m.d.sync += [store_turn.eq(~store_turn), more.eq(TURN_BEATS - 2)]
+            with m.Else():
+                m.d.sync += more.eq(more - 1)
+                with m.If(more == 0):
+                    m.d.sync += store_turn.eq(~store_turn)
 
         # Owners wait in order; a transfer's owner is known before it is on the bus, so that a memory may answer at once.
         owners = m.submodules.owners = Memory(shape=_OWNER_LAYOUT, depth=OUTSTANDING_MAX, init=[])
