@@ -103,7 +103,7 @@ class SdramModel:
         """The bytes of the chip, as they lie in the address space of the controller; a view that can be written."""
         buffer = (ctypes.c_uint8 * self.chip.bytes).from_address(self._library.sdram_bytes(self._handle))
         buffer.owner = self  # type: ignore[attr-defined]  # the array keeps the buffer, and so the model
-        return np.frombuffer(buffer, np.uint8)
+        return np.frombuffer(memoryview(buffer).cast("B"), np.uint8)
 
     def count(self, command: Command) -> int:
         """Times ``command`` was given."""

@@ -143,7 +143,8 @@ def _source(build: SdramBuild) -> SimulationSource:
     def emit() -> str:
         from amaranth.back import verilog
 
-        return verilog.convert(build.controller(), name=_TOP, emit_src=False, strip_internal_attrs=True)
+        text: str = verilog.convert(build.controller(), name=_TOP, emit_src=False, strip_internal_attrs=True)
+        return text
 
     return SimulationSource(
         name="sdram",
