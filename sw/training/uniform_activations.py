@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tercel.sw.quantize.code_range import best_range, scale_and_zero_point
 from tercel.sw.quantize.histogram import BINS, Histogram
 from tercel.sw.training.activation_quantizer import ActivationQuantizer
+from tercel.sw.training.learned_step import LearnedStep
 
 
 def _histogram(values: Tensor) -> Histogram:
@@ -63,6 +64,7 @@ class UniformActivations(ActivationQuantizer):
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
-        assert isinstance(self.offset, Tensor)
         share = (values.numel() / len(values) * self.largest_code) ** -0.5
-        return torch._fake_quantize_learnable_per_tensor_affine(values, self.log_scale.exp(), self.offset, 0, self.largest_code, share)
+        ends = -self.zero_point, self.largest_code - self.zero_point
+        rounded: Tensor = LearnedStep.apply(values, self.log_scale.exp(), ends, share)  # type: ignore[no-untyped-call]
+        return rounded
