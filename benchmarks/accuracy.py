@@ -89,7 +89,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
     }
     plain = Identity(**common, calibration="", scheme=_FLOAT, bits=0, bias_correction=False, rounding="", config="", config_hash=0)
     if plain not in rows.rows:
-        with _bar(bars, f"{checkpoint.name} float") as progress:
+        with bar(bars, f"{checkpoint.name} float") as progress:
             rows.add(float_row(plain, model, samples, batch=options.batch, threads=options.threads, progress=progress))
     yield rows.rows[plain]
     for bits in options.bits:
@@ -107,7 +107,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
                 config_hash=config.hash,
             )
             if identity not in rows.rows:
-                with _bar(bars, f"{checkpoint.name} W{bits} {variant}") as progress:
+                with bar(bars, f"{checkpoint.name} W{bits} {variant}") as progress:
                     row = integer_row(
                         identity,
                         model,
@@ -124,7 +124,8 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
 
 
 @contextmanager
-def _bar(bars: Bars, name: str) -> Iterator["_Step"]:
+def bar(bars: Bars, name: str) -> Iterator["_Step"]:
+    """A bar for one row, to be called with the step's name, what is done of it and the whole."""
     step = _Step(bars, name)
     yield step
     bars.remove_task(step.task)
@@ -160,15 +161,16 @@ def cells(row: Row, plain: Row, sources: Sequence[str]) -> list[str]:
         identity.scheme + bias if quantized else "",
         identity.rounding,
         identity.config,
-        _share(correct, total),
+        share(correct, total),
         f"{points:+.2f}" if quantized else "",
-        _share(*row.agreeing(plain)) if quantized else "",
+        share(*row.agreeing(plain)) if quantized else "",
         str(row.ties) if quantized else "",
-        *(_share(*row.correct(source)) for source in sources),
+        *(share(*row.correct(source)) for source in sources),
     ]
 
 
-def _share(part: int, whole: int) -> str:
+def share(part: int, whole: int) -> str:
+    """A count with its share in per cent, empty for a part of nothing."""
     return f"{part}/{whole} = {100 * part / whole:.2f} %" if whole else ""
 
 
@@ -189,8 +191,8 @@ def _sources(table: Sequence[Row]) -> list[str]:
 def markdown(table: Sequence[Row]) -> str:
     """The table and its notes as Markdown."""
     header = [*_COLUMNS, *_sources(table)]
-    text = [_markdown_line(header), _markdown_line(["---"] * len(header))]
-    text += [_markdown_line(line) for line, _ in lines(table)]
+    text = [markdown_line(header), markdown_line(["---"] * len(header))]
+    text += [markdown_line(line) for line, _ in lines(table)]
     notes = [f"* {name}: {CHECKPOINTS[name].note}." for name in dict.fromkeys(row.identity.network for row in table)]
     codes = (
         "* Every quantized row is the integer network's own result; ties are images with several largest codes, "
@@ -199,7 +201,8 @@ def markdown(table: Sequence[Row]) -> str:
     return "\n".join([*text, "", codes, *notes, ""])
 
 
-def _markdown_line(texts: Sequence[str]) -> str:
+def markdown_line(texts: Sequence[str]) -> str:
+    """One line of a Markdown table."""
     return "| " + " | ".join(texts) + " |"
 
 

@@ -30,12 +30,17 @@ Role = Literal["calib", "eval"]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A network of the zoo with its weights; ``file`` is None for those that come with the package. ``note`` goes below tables."""
+    """A network of the zoo with its weights; ``file`` is None for those that come with the package. ``note`` goes below tables.
+
+    ``statistics`` names a file of means and standard deviations of each convolution's outputs, from which batch norms are rebuilt that
+    the weights have no more.
+    """
 
     name: str
     network: str
     options: Mapping[str, object] = field(default_factory=dict)
     file: str | None = None
+    statistics: str | None = None
     note: str = ""
 
     def weights(self, data: Path | None) -> Path:
@@ -53,6 +58,8 @@ class Checkpoint:
         """The network with its weights, in evaluation mode."""
         model = zoo.build(self.network, **self.options)
         zoo.load_weights(model, self.weights(data))
+        if self.statistics is not None:
+            _rebuild_norms(model, self.weights(data).parent / self.statistics)
         return model
 
 
@@ -63,6 +70,13 @@ CHECKPOINTS = {
             name="mobilenet_v1_0.25", network="mobilenet_v1", options={"width": 0.25}, file="mobilenet_v1_0.25_keras.pth", note="Keras"
         ),
         Checkpoint(name="mobilenet_v2", network="mobilenet_v2", file="mobilenet_v2_1.0_bnfolded.pth", note="torchvision"),
+        Checkpoint(
+            name="mobilenet_v2_norms",
+            network="mobilenet_v2",
+            file="mobilenet_v2_1.0_bnfolded.pth",
+            statistics="mobilenet_v2_1.0_bnfolded_preact_stats.npz",
+            note="torchvision; batch norms rebuilt from channel statistics that were measured on the calibration photographs",
+        ),
         Checkpoint(
             name="mobilenet_v2_tf",
             network="mobilenet_v2",
@@ -124,6 +138,28 @@ def read_set(checkpoint: Checkpoint, data: Path | None, *, role: Role, count: in
         labels=np.array([photograph.label for photograph in photographs]),
         sources=tuple(photograph.path.parent.name for photograph in photographs),
     )
+
+
+def _rebuild_norms(model: "ImageNetwork", path: Path) -> None:
+    """Give each batch norm, an identity that adds a bias, the statistics of its outputs; what the network computes stays."""
+    import torch
+    from torch import nn
+
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file (it holds <convolution>.mean and .std, or choose other networks)")
+    known = np.load(path)
+    convolution = ""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            convolution = name
+        elif isinstance(module, nn.BatchNorm2d):
+            mean, std = (torch.from_numpy(known[f"{convolution}.{kind}"]).float() for kind in ("mean", "std"))
+            variance = (std.square() - module.eps).clamp(min=0)
+            assert isinstance(module.running_mean, torch.Tensor) and isinstance(module.running_var, torch.Tensor)
+            module.running_mean.copy_(mean - module.bias.detach())
+            module.running_var.copy_(variance)
+            module.weight.data.copy_((variance + module.eps).sqrt())
+            module.bias.data.copy_(mean)
 
 
 def _spread(total: int, count: int | None) -> npt.NDArray[np.int64]:

@@ -28,15 +28,21 @@ _Batch = npt.NDArray[np.uint8]
 
 def float_row(identity: Identity, model: ImageNetwork, samples: Samples, *, batch: int, threads: int, progress: Progress) -> Row:
     """The network as it was trained, in float32."""
-    torch.set_num_threads(threads)
     started = time.perf_counter()
+    outputs = float_outputs(model, samples, batch=batch, threads=threads, progress=progress)
+    return _row(identity, outputs, samples, quantize_seconds=0.0, run_seconds=time.perf_counter() - started)
+
+
+def float_outputs(model: ImageNetwork, samples: Samples, *, batch: int, threads: int, progress: Progress) -> npt.NDArray[np.float32]:
+    """Outputs ``[images, classes]`` of the network as it was trained."""
+    torch.set_num_threads(threads)
     outputs = []
     with torch.no_grad():
         for start in range(0, len(samples.labels), batch):
             images = normalize(samples.images[start : start + batch], image_format=model.image_format)
             outputs.append(model(torch.from_numpy(images)).numpy())
             progress("images", min(start + batch, len(samples.labels)), len(samples.labels))
-    return _row(identity, np.concatenate(outputs), samples, quantize_seconds=0.0, run_seconds=time.perf_counter() - started)
+    return np.concatenate(outputs)
 
 
 def integer_row(
@@ -44,21 +50,28 @@ def integer_row(
     model: ImageNetwork,
     samples: Samples,
     *,
-    calibration: Samples,
+    calibration: Samples | None,
     config: Config,
     batch: int,
     threads: int,
     checkpoint: Path | None,
     progress: Progress,
+    plain: npt.NDArray[np.float32] | None = None,
 ) -> Row:
-    """The network in the integers that the machine of ``config`` computes; ``checkpoint`` keeps what learned rounding has done."""
+    """The network in the integers that the machine of ``config`` computes, quantized without images where ``calibration`` is None.
+
+    ``checkpoint`` keeps what learned rounding has done. ``plain`` are the float network's outputs for the signal to noise.
+    """
     torch.set_num_threads(threads)
     started = time.perf_counter()
     program = quantize(
         model,
-        calibration=calibration.batches(model.image_format),
+        calibration=None if calibration is None else calibration.batches(model.image_format),
+        example=model.example() if calibration is None else None,
+        input_range=model.image_format.range,
         scheme=identity.scheme,
-        bits=identity.bits,
+        bits={"*": identity.bits, **dict.fromkeys(identity.wide.split(), 8)},
+        equalization=identity.equalization,
         bias_correction=identity.bias_correction,
         rounding=cast(Rounding, identity.rounding),
         checkpoint=checkpoint,
@@ -75,14 +88,23 @@ def integer_row(
             outputs.append(codes)
             done += len(codes)
             progress("images", done, len(samples.labels))
+    codes = np.concatenate(outputs)
+    last = graph.tensors[graph.outputs[0]]
     return _row(
         identity,
-        np.concatenate(outputs),
+        codes,
         samples,
         quantize_seconds=quantized - started,
         run_seconds=time.perf_counter() - quantized,
         warnings=imported.warnings,
+        signal_to_noise=None if plain is None else decibels(plain, (codes - last.zero_point) * last.scale),
     )
+
+
+def decibels(plain: npt.NDArray[np.generic], found: npt.NDArray[np.generic]) -> float:
+    """Energy of the outputs ``[images, classes]`` over that of their errors, each without its mean over an image's classes, in dB."""
+    signal, noise = (values - values.mean(axis=1, keepdims=True) for values in (plain, found - plain))
+    return float(10 * np.log10(np.square(signal).sum() / max(np.square(noise).sum(), 1e-30)))
 
 
 def output_codes(graph: IntegerGraph, model: ImageNetwork, images: _Batch) -> npt.NDArray[np.int64]:
@@ -99,6 +121,7 @@ def _row(
     quantize_seconds: float,
     run_seconds: float,
     warnings: tuple[str, ...] = (),
+    signal_to_noise: float | None = None,
 ) -> Row:
     return Row(
         identity=identity,
@@ -109,4 +132,5 @@ def _row(
         quantize_seconds=quantize_seconds,
         run_seconds=run_seconds,
         warnings=warnings,
+        signal_to_noise=signal_to_noise,
     )

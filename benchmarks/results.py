@@ -18,7 +18,8 @@ _ARITHMETIC = ("graph", "importer", "quantize", "zoo", "images.py", "image_forma
 class Identity:
     """Everything that a row's figure depends on.
 
-    ``scheme`` is ``float`` for the network as it was trained; then ``bits`` is 0 and ``rounding`` empty.
+    ``scheme`` is ``float`` for the network as it was trained; then ``bits`` is 0 and ``rounding`` empty. ``calibration`` is empty for
+    quantization without images. ``wide`` has the names of layers that stay at 8 bits, with spaces between them.
     """
 
     network: str
@@ -32,6 +33,8 @@ class Identity:
     config: str
     config_hash: int
     code: str
+    equalization: bool = False
+    wide: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class Row:
         Wall time.
     warnings
         Of the importer.
+    signal_to_noise
+        Of the outputs against the float network's, in dB; None where it was not measured.
     """
 
     identity: Identity
@@ -60,6 +65,7 @@ class Row:
     quantize_seconds: float
     run_seconds: float
     warnings: tuple[str, ...] = ()
+    signal_to_noise: float | None = None
 
     def correct(self, source: str | None = None) -> tuple[int, int]:
         """Right predictions and images, of one source or all."""

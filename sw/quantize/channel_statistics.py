@@ -7,6 +7,7 @@ other, and the positions that a kernel sees of one channel as equal, as neighbou
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,7 @@ def kernel_sums(layer: WeightedLayer, weight: Tensor) -> Tensor:
 
 
 def _operator(node: Node, found: dict[Node, ClippedNormal]) -> ClippedNormal:
+    arguments: tuple[Any, ...] = node.args
     target, sources = node.target, [found[source] for source in node.all_input_nodes if source in found]
     shape = node.meta["val"].shape
     if len(sources) != len(node.all_input_nodes) or not sources:
@@ -103,16 +105,16 @@ def _operator(node: Node, found: dict[Node, ClippedNormal]) -> ClippedNormal:
     elif target in _RESHAPES:
         if shape[1] % len(sources[0].mean) == 0:
             return _each(sources[0], lambda values: values.repeat_interleave(shape[1] // len(values)))
-    elif target is torch.ops.aten.add.Tensor and len(node.args) == 2 and not node.kwargs:
-        return _sum(*(found[argument] for argument in node.args))
-    elif target is torch.ops.aten.cat.default and (node.args[1] if len(node.args) > 1 else 0) == 1:
-        return _joined([found[part] for part in node.args[0]])
+    elif target is torch.ops.aten.add.Tensor and len(arguments) == 2 and not node.kwargs:
+        return _sum(*(found[argument] for argument in arguments))
+    elif target is torch.ops.aten.cat.default and (arguments[1] if len(arguments) > 1 else 0) == 1:
+        return _joined([found[part] for part in arguments[0]])
     elif target is torch.ops.aten.slice.Tensor:
-        if node.args[1] != 1:
+        if arguments[1] != 1:
             return sources[0]
-        return _each(sources[0], lambda values: values[slice(*node.args[2:5])])
-    elif target in _PADS and not any(argument not in (None, 0, "constant") for argument in node.args[2:]):
-        return _padded(sources[0], [*node.args[1], 0, 0, 0, 0, 0, 0][4:6])
+        return _each(sources[0], lambda values: values[slice(*arguments[2:5])])
+    elif target in _PADS and not any(argument not in (None, 0, "constant") for argument in arguments[2:]):
+        return _padded(sources[0], [*arguments[1], 0, 0, 0, 0, 0, 0][4:6])
     raise QuantizeError(f"calibration must be given for a network with {target} in module {module_path(node)!r}, not left out "
                         "(without images, nothing is known of its output)")  # fmt: skip
 
