@@ -17,12 +17,13 @@ from tercel.sw.search.sensitivity import Progress, measure_sensitivity
 def _choices(
     sensitivities: Mapping[str, Mapping[int, float]], costs: Mapping[int, Mapping[str, LayerCost]], measure: Measure
 ) -> dict[str, dict[int, Choice]]:
-    """Widths that cost a layer no less than the widest are left out: the depthwise engine's, and what waits for something else."""
+    """Layers whose weights take as much room at every width, those of the depthwise engine, have the widest only."""
     found: dict[str, dict[int, Choice]] = {}
     for layer, errors in sensitivities.items():
         # Less than what rounding to 8 bits leaves is noise: never let a narrower width look better than a wider one.
         worst = 0.0
-        for width in sorted(errors, reverse=True):
+        rooms = {width: costs[width][layer].weight_bytes for width in errors if layer in costs[width]}
+        for width in sorted(errors, reverse=True) if len(set(rooms.values())) > 1 else [max(errors)]:
             worst = max(worst, errors[width])
             cost = costs[width].get(layer)
             number = 0.0 if cost is None else float(cost.cycles if measure == "cycles" else cost.weight_bytes)
