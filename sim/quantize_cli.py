@@ -1,6 +1,6 @@
 """``tercel quantize`` and ``tercel schemes``: a trained network to low-bit weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from json import JSONDecodeError, dumps, loads
 from pathlib import Path
@@ -31,11 +31,17 @@ def quantize_command(
     network: Annotated[str, typer.Argument(help=f"one of {', '.join(zoo.NAMES)}, or with options: NAME,width=0.25,size=128")],
     *,
     weights: Annotated[Path | None, typer.Option(help=".pth, .pt or .safetensors; default: what comes with the package")] = None,
-    calibrate: Annotated[Path, typer.Option(help="folder of photographs (role calib of a labels.csv), or .npy of normalized floats")],
+    calibrate: Annotated[
+        Path | None, typer.Option(help="folder of photographs (role calib of a labels.csv), or .npy of normalized floats")
+    ] = None,
+    data_free: Annotated[bool, typer.Option("--data-free", help="use no images: batch norms tell ranges and means")] = False,
+    equalize: Annotated[bool, typer.Option("--equalize", help="scale channels between layers so that ranges meet")] = False,
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
     bits: Annotated[list[str] | None, typer.Option(help="N, PATTERN=N (several times for more), or a file of tercel search")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
-    rounding: Annotated[str, typer.Option(help="of weights: nearest, compensated (errors cancel) or learned (best, slow)")] = "compensated",
+    rounding: Annotated[
+        str | None, typer.Option(help="of weights: nearest, compensated (default with images) or learned (best, slow)")
+    ] = None,
     rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learning for each block of layers")] = 500,
     checkpoint: Annotated[Path | None, typer.Option(help="folder that keeps finished blocks of learned rounding, to go on later")] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images, at most")] = 128,
@@ -44,20 +50,26 @@ def quantize_command(
     json: Json = False,
 ) -> None:
     """Quantize a network. Example: tercel quantize mobilenet_v2 --weights w.pth --calibrate images/ --scheme shift8 -o mnv2.tq."""
+    if data_free == (calibrate is not None):
+        which = "given, or --data-free" if calibrate is None else "left out with --data-free"
+        raise UsageError(f"calibrate must be {which} (a folder of photographs tells more than batch norms)")
     name, options = parse_network(network)
     with progress_bars() as progress:
         progress("read the network", 0, 0)
         model = load_model(name, options, weights)
         from tercel.sw.quantize import quantize
 
-        batches = list(calibration_batches(calibrate, model, images=images, resize=resize))
+        batches = [] if calibrate is None else list(calibration_batches(calibrate, model, images=images, resize=resize))
         program = quantize(
             model,
-            calibration=batches,
+            calibration=None if data_free else batches,
+            example=model.example() if data_free else None,
+            input_range=model.image_format.range,
+            equalization=equalize,
             scheme=scheme,
             bits=parse_bits(bits or []),
             bias_correction=bias_correction,
-            rounding=cast(Rounding, rounding),
+            rounding=cast(Rounding | None, rounding),
             rounding_steps=rounding_steps,
             checkpoint=checkpoint,
             progress=lambda done, whole, step: progress(step, done, whole),
@@ -68,20 +80,27 @@ def quantize_command(
     if json:
         typer.echo(dumps({"network": network, "scheme": scheme, "calibration_images": count, "output": str(output)}, indent=2))
     else:
-        typer.echo(f"{output}: {network}, {scheme}, calibrated on {count} images")
+        typer.echo(f"{output}: {network}, {scheme}, " + (f"calibrated on {count} images" if count else "without images"))
 
 
 def schemes_command(*, json: Json = False) -> None:
-    """List the schemes by which weights get their scales."""
+    """List the schemes of weights: for quantizing after training (tercel quantize) and for training (tercel.prepare in Python)."""
     from tercel.sw.quantize import SCHEMES
+    from tercel.sw.training import TRAINING_SCHEMES
 
+    kinds: dict[str, Mapping[str, Any]] = {"quantize": SCHEMES, "prepare": TRAINING_SCHEMES}
     if json:
-        listed = {name: {field.name: getattr(scheme, field.name) for field in fields(scheme)} for name, scheme in SCHEMES.items()}
+        listed = {
+            kind: {name: {field.name: getattr(scheme, field.name) for field in fields(scheme)} for name, scheme in schemes.items()}
+            for kind, schemes in kinds.items()
+        }
         typer.echo(dumps(listed, indent=2, default=str))
         return
-    table = Table("scheme", "weight bits", "scales")
-    for name, scheme in SCHEMES.items():
-        table.add_row(name, f"{scheme.bits}", scheme.summary)
+    table = Table("for", "scheme", "weight bits", "scales and rounding")
+    for kind, schemes in kinds.items():
+        for name, scheme in schemes.items():
+            table.add_row(kind, name, f"{scheme.bits}", scheme.summary)
+        table.add_section()
     results().print(table)
 
 

@@ -121,7 +121,10 @@ def test_report(folder, tmp_path, capsys):
         ("compare {0}/block.tnpu -i {0}/codes.npy --on golden", "on must be two different executions with a comma, not 'golden' "),
         ("quantize resnet20 --calibrate {0} -o {0}/net.tq", "weights must be given for resnet20, not left out (a file with its trained "),
         ("quantize digits --calibrate {0}/none.npy -o {0}/net.tq", "calibrate must be an array file or a folder, but {0}/none.npy is "),
-        ("quantize lenet --calibrate {0} -o {0}/net.tq", "network must be one of digits, mobilenet_v1, mobilenet_v2, "),
+        ("quantize digits -o {0}/net.tq", "calibrate must be given, or --data-free (a folder of photographs tells more than "),
+        ("quantize digits --calibrate {0} --data-free -o {0}/net.tq", "calibrate must be left out with --data-free (a folder of "),
+        ("quantize digits --data-free --rounding learned -o {0}/net.tq", "rounding must be nearest or left out without calibration, "),
+        ("quantize lenet --calibrate {0} -o {0}/net.tq", "network must be one of digits, "),
         ("quantize mobilenet_v2,width=9 --calibrate {0} -o {0}/net.tq", "width must be a number in 0.1..4, not 9 "),
         ("quantize resnet20,7 --calibrate {0} -o {0}/net.tq", "network must be NAME or NAME,option=value,..., not 'resnet20,7' "),
         ("compare {0}/block.tnpu -i {0}/codes.npy --on float,golden", "quantized must be given for float,golden, not left out "),
@@ -135,6 +138,15 @@ def test_wrong_input_is_exit_code_2(folder, arguments, message, capsys):
     lines = text.err.splitlines()
     assert lines[-1].startswith(f"tercel: {message.format(folder)}"), text.err
     assert "Traceback" not in text.err + text.out
+
+
+def test_quantize_without_images(tmp_path, capsys):
+    written = tmp_path / "net.tq"
+    options = ["--data-free", "--equalize", "--scheme", "tquant", "--bits", "*=8", "--json"]
+    assert main(["quantize", "digits", *options, "-o", str(written)]) == 0
+    assert json.loads(capsys.readouterr().out)["calibration_images"] == 0 and written.is_file()
+    assert main(["schemes"]) == 0
+    assert "mquant_tertiles_per_channel" in capsys.readouterr().out
 
 
 def test_faults_and_internal_errors_have_their_own_exit_codes(folder, monkeypatch, capsys):
