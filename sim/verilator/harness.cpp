@@ -91,11 +91,14 @@ class Memory {
           stall_threshold(job.number("stall_threshold")), efficiency(job.number("efficiency")),
           error_address(job.signed_number("error_address")), silent_address(job.signed_number("silent_address")),
           never_answers(job.number("never_answers") != 0), log(job.text("log").empty() ? nullptr : std::fopen(job.text("log").c_str(), "wb")) {}
-    ~Memory() {
-        if (log) std::fclose(log);
-    }
+    ~Memory() { close_log(); }
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;
+
+    void close_log() {
+        if (log) std::fclose(log);
+        log = nullptr;
+    }
 
     void drive(Vtop* top, uint64_t cycle) {
         credit = credit + efficiency > 65536 ? 65536 : credit + efficiency;
@@ -349,6 +352,7 @@ int main() {
             simulation.reset(new Simulation(job.text("trace")));
         }
         const Outcome outcome = run(*simulation, memory, job);
+        memory.close_log();  // before anybody is told that the run is over
         if (!job.text("trace").empty()) simulation.reset();
         std::printf("result\tstatus=%s\tcycles=%llu\tstate=%u\tfault=%u\tfault_index=%u\treads=%llu\twrites=%llu\tcounters=",
                     outcome.status.c_str(), static_cast<unsigned long long>(outcome.cycles), outcome.state, outcome.fault,
