@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.sdram_bandwidth net.tnpu --chip is42s16160g`` runs the program on the RTL with a memory of the chip's speed, records
 each request at the memory port, and gives the same requests, as fast as they are taken, to the controller with the chip's model behind it.
+``--predict`` takes the requests from the cycle model instead, for a machine whose simulation takes long to build.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import typer
 
 from benchmarks.errors import command
-from benchmarks.memory_trace import MemoryTrace, record
+from benchmarks.memory_trace import MemoryTrace, predict, record
 from tercel.hw.sdram.chips import CHIPS, named_chip
 from tercel.hw.sdram.timing import SdramChip
 from tercel.sim.cli import FAILED
@@ -32,6 +33,8 @@ class Bandwidth:
 
     Attributes
     ----------
+    requests
+        ``RTL`` or ``cycle model``.
     bytes_moved
         Of all beats.
     busy_cycles
@@ -46,6 +49,7 @@ class Bandwidth:
         Rules of the chip that were broken.
     """
 
+    requests: str
     config: str
     chip: str
     clock_mhz: float
@@ -71,11 +75,11 @@ class Bandwidth:
             f"{self.config} with {self.chip} at {self.clock_mhz:g} MHz: {self.bytes_moved} bytes in {self.busy_cycles} busy cycles of "
             f"{self.peak} bytes = {self.share:.1%} of the peak, {self.bytes_moved / self.busy_cycles * self.clock_mhz:.1f} MB/s\n"
             f"{self.reads} reads, {self.writes} writes, {self.turns} turns from read to write, {self.activates} rows opened, "
-            f"{self.refreshes} refreshes, {self.violations} rules broken; the accelerator ran for {self.machine_cycles} cycles"
+            f"{self.refreshes} refreshes, {self.violations} rules broken; requests from the {self.requests}, {self.machine_cycles} cycles"
         )
 
 
-def replay(trace: MemoryTrace, program: Program, *, chip: SdramChip, clock_mhz: float) -> Bandwidth:
+def replay(trace: MemoryTrace, program: Program, *, requests_from: str, chip: SdramChip, clock_mhz: float) -> Bandwidth:
     """The trace through the controller, at most 16 requests outstanding, as at the memory port."""
     config = program.config
     build = SdramBuild(chip=chip, clock_mhz=clock_mhz, memory_width=config.memory_width)
@@ -86,6 +90,7 @@ def replay(trace: MemoryTrace, program: Program, *, chip: SdramChip, clock_mhz: 
     run = run_sdram(build, npu=requests)
     writes = int(np.count_nonzero(trace.writes))
     return Bandwidth(
+        requests=requests_from,
         config=config.name,
         chip=chip.name,
         clock_mhz=clock_mhz,
@@ -107,6 +112,7 @@ def main(
     *,
     chip: Annotated[str, typer.Option(help=f"one of {', '.join(CHIPS)}")] = "is42s16160g",
     clock_mhz: Annotated[float, typer.Option(help="of accelerator, controller and chip")] = 100.0,
+    predicted: Annotated[bool, typer.Option("--predict", help="requests from the cycle model, not the RTL")] = False,
     least: Annotated[float, typer.Option(min=0, max=1, help="exit code 1 below this share of the peak")] = 0.8,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -114,16 +120,21 @@ def main(
     loaded, memory = Program.load(program), named_chip(chip)
     cycles = memory.cycles(clock_mhz=clock_mhz)
     words = max(1, loaded.config.memory_width // memory.width)
-    model = MemoryModel(latency=7 + cycles.cas + words, efficiency=_EXPECTED_SHARE / words)
+    latency, rate = 7 + cycles.cas + words, _EXPECTED_SHARE / words
     with progress_bars() as progress:
-        trace = record(
-            loaded,
-            memory_model=model,
-            report=lambda step: progress(step, 0, 0),
-            progress=lambda so_far: progress("RTL, cycles", so_far, 0),
-        )
+        if predicted:
+            progress("cycle model", 0, 0)
+            trace = predict(loaded, memory_latency=latency, memory_rate=rate)
+        else:
+            trace = record(
+                loaded,
+                memory_model=MemoryModel(latency=latency, efficiency=rate),
+                report=lambda step: progress(step, 0, 0),
+                progress=lambda so_far: progress("RTL, cycles", so_far, 0),
+            )
         progress("controller", 0, 0)
-        bandwidth = replay(trace, loaded, chip=memory, clock_mhz=clock_mhz)
+        source = "cycle model" if predicted else "RTL"
+        bandwidth = replay(trace, loaded, requests_from=source, chip=memory, clock_mhz=clock_mhz)
     if json:
         typer.echo(dumps({"share": bandwidth.share, **asdict(bandwidth)}, indent=2))
     else:
