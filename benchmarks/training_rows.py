@@ -21,7 +21,7 @@ from tercel.sw.graph.reference import run_reference
 from tercel.sw.image_format import ImageFormat
 from tercel.sw.images import normalize
 from tercel.sw.importer import import_exported
-from tercel.sw.training import learned_bits, parameter_groups, regularizer, zero_shares
+from tercel.sw.training import learned_bits, parameter_groups, regularizer, settle_bits, zero_shares
 from tercel.sw.zoo.network import ImageNetwork
 
 _BATCH = 64
@@ -89,7 +89,10 @@ def tensors(images: np.ndarray[Any, np.dtype[np.uint8]], *, image_format: ImageF
 
 
 def train(model: nn.Module, data: tuple[Tensor, Tensor], *, epochs: int, lr: float, seed: int, penalty: float = 0.0) -> None:
-    """Fit a network with Adam at a rate that falls as a cosine; images are mirrored at random."""
+    """Fit a network with Adam at a rate that falls as a cosine; images are mirrored at random.
+
+    With a ``penalty`` for widths these are learned in the first half.
+    """
     images, labels = data
     random = torch.Generator().manual_seed(seed)
     steps = len(labels) // _BATCH
@@ -98,9 +101,12 @@ def train(model: nn.Module, data: tuple[Tensor, Tensor], *, epochs: int, lr: flo
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=epochs * steps, pct_start=0.1)
     model.train()
-    for _ in range(epochs):
+    for epoch in range(epochs):
         order = torch.randperm(len(labels), generator=random)
         for step in range(steps):
+            if penalty and 2 * (epoch * steps + step) >= epochs * steps:
+                settle_bits(model)
+                penalty = 0.0
             chosen = order[step * _BATCH : (step + 1) * _BATCH]
             mirrored = torch.rand(_BATCH, 1, 1, 1, generator=random) < 0.5
             batch = images[chosen]
@@ -217,11 +223,12 @@ def _measure(identity: Identity, method: Method, size: Size, images: Images, *, 
 
 
 def _after_training(
-    identity: Identity, method: Method, model: nn.Module, x: Tensor, test: tuple[Tensor, Tensor], *, widths: dict[str, int]
+    identity: Identity, method: Method, model: ImageNetwork, x: Tensor, test: tuple[Tensor, Tensor], *, widths: dict[str, int]
 ) -> Row:
     """Quantized without training: from the running statistics of batch norms alone, or from some images."""
     # A shortcut that widens is a convolution with ones, which ternary weights would weaken.
     patterns = widths | {name: 8 for name, _ in model.named_modules() if name.endswith("shortcut")}
-    seen: dict[str, Any] = {"calibration": None, "example": x[:1]} if method.way == "data-free" else {"calibration": x[:_CALIBRATION]}
+    free: dict[str, Any] = {"calibration": None, "example": x[:1], "input_range": model.image_format.range}
+    seen = free if method.way == "data-free" else {"calibration": x[:_CALIBRATION]}
     program = tercel.quantize(model, scheme=method.scheme, bits=patterns, **seen)
     return Row(identity=identity, correct=count_integers(program, *test), total=len(test[1]), bits=float(method.bits))

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from tercel.sw.training.category import log_likelihood, nearest_code, probability, round_by_category, whole_grid
 from tercel.sw.training.category_weights import CategoryWeights, IdentityWeights
@@ -251,4 +250,7 @@ def test_the_penalty_counts_levels_and_narrows_them():
         quantizer.penalty().backward()
         optimizer.step()
     assert quantizer.learned_bits < 4
-    assert isinstance(quantizer, nn.Module) and quantizer.bits == 4
+    quantizer.settle()
+    assert quantizer.penalty() is None and quantizer.training and not quantizer.keep_logits.requires_grad
+    codes = quantizer(torch.randn(3, 50)) / quantizer.log_scale.exp()
+    assert int(code_levels(codes.round()).max()) <= quantizer.learned_bits

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
-__all__ = ["TRAINING_SCHEMES", "TrainingScheme", "convert", "learned_bits", "parameter_groups", "prepare", "regularizer", "zero_shares"]
+__all__ = [
+    "TRAINING_SCHEMES",
+    "TrainingScheme",
+    "convert",
+    "learned_bits",
+    "parameter_groups",
+    "prepare",
+    "regularizer",
+    "settle_bits",
+    "zero_shares",
+]
 
 
 def prepare(
@@ -92,6 +102,17 @@ def learned_bits(prepared: "nn.Module") -> dict[str, int]:
     from tercel.sw.training.layers import quantized_layers
 
     return {name: quantizer.learned_bits for name, quantizer, _ in quantized_layers(prepared)}
+
+
+def settle_bits(prepared: "nn.Module") -> None:
+    """End the learning of widths: layers keep those that they have now, and train on with them.
+
+    Call it when some of the training is left, so that weights and batch norms get used to the network as it will be.
+    """
+    from tercel.sw.training.layers import quantized_layers
+
+    for _, quantizer, _ in quantized_layers(prepared):
+        quantizer.settle()
 
 
 def zero_shares(prepared: "nn.Module") -> dict[str, float]:

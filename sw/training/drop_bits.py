@@ -84,16 +84,17 @@ class DropBitsWeights(CategoryWeights):
         super().__init__(weight, bits=bits, normalized=normalized)
         self.nested = nested
         self.keep_logits = nn.Parameter(torch.full((bits - 1,), math.log(_START / (1 - _START))))
+        self.register_buffer("settled", torch.tensor(False))
 
     @property
     def code_range(self) -> tuple[int, int]:
-        """Two's complement of :attr:`bits` in training, of :attr:`learned_bits` in evaluation."""
+        """Two's complement of :attr:`bits` while the width is learned, of :attr:`learned_bits` in evaluation."""
         bits = self.bits if self.training else self.learned_bits
         return -(1 << bits - 1), (1 << bits - 1) - 1
 
     def masks(self) -> Tensor:
-        """Masks of levels 2 and up, ``[bits - 1]``: drawn in training, 0 or 1 in evaluation."""
-        drawn = self.training
+        """Masks of levels 2 and up, ``[bits - 1]``: drawn in training, 0 or 1 in evaluation and once :meth:`settle` was called."""
+        drawn = self.training and not self.settled
         if drawn:
             masks = draw_masks(self.keep_logits, torch.rand_like(self.keep_logits).clamp(1e-6, 1 - 1e-6))
         else:
@@ -111,8 +112,16 @@ class DropBitsWeights(CategoryWeights):
         keep = torch.cat([masks.new_ones(1), masks])[code_levels(k) - 1]
         return round_by_category(weight, k, alpha=alpha, sigma=sigma, low=low, high=high, normalized=self.normalized, keep=keep)
 
-    def penalty(self) -> Tensor:
-        """The expected number of levels above the first."""
+    def settle(self) -> None:
+        """Keep the present width from here on: no more masks are drawn."""
+        assert isinstance(self.settled, Tensor)
+        self.settled.fill_(True)
+        self.keep_logits.requires_grad_(False)
+
+    def penalty(self) -> Tensor | None:
+        """The expected number of levels above the first; None when the width is settled."""
+        if self.settled:
+            return None
         kept = keep_probability(self.keep_logits)
         return (kept.cumprod(dim=0) if self.nested else kept).sum()
 

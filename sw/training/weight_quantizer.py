@@ -60,6 +60,9 @@ class WeightQuantizer(nn.Module, ABC):
         ``gains`` ``[outputs]`` is what the batch norm behind the layer multiplies each channel by; 1 where there is none.
         """
 
+    def settle(self) -> None:
+        """Learn no more about the width (see :func:`tercel.sw.training.settle_bits`)."""
+
     def penalty(self) -> Tensor | None:
         """What the layer adds to the loss (see :func:`tercel.sw.training.regularizer`); None for nothing."""
         return None
