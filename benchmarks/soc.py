@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks.errors import command
 from tercel.boards.boards import BOARDS, named_board
 from tercel.boards.simulation import board_build
-from tercel.hw.config import named_config
+from tercel.hw.config import Config
 from tercel.sim.api import compile_network
 from tercel.sim.backend import CYCLE_COUNTER, GoldenBackend, VerilatorBackend
 from tercel.sim.board_backend import BoardBackend, Progress
@@ -72,7 +72,7 @@ class SocRun:
         return self.violations == 0 and all(image.equal for image in self.images)
 
 
-def digits(config_name: str) -> tuple[CompiledNetwork, dict[str, np.ndarray]]:
+def digits(config: Config) -> tuple[CompiledNetwork, dict[str, np.ndarray]]:
     """The trained network with 4-bit weights, and the codes of its test images."""
     import torch
 
@@ -86,7 +86,7 @@ def digits(config_name: str) -> tuple[CompiledNetwork, dict[str, np.ndarray]]:
     zoo.load_weights(model, weights)
     calibration = torch.from_numpy(digits_part("calibration").normalized())
     quantized = quantize(model, calibration=[calibration], bits=layer_bits(model, 4))
-    network = compile_network(quantized, config=named_config(config_name))
+    network = compile_network(quantized, config=config)
     return network, input_codes(network.graph, torch.from_numpy(digits_part("test").normalized()))
 
 
@@ -120,7 +120,7 @@ def run_board(board_name: str, *, images: int, progress: Progress) -> SocRun:
         statistics, repeats = simulation.statistics(), backend.session.counts.repeats
     return SocRun(
         board=board.name,
-        config=board.config,
+        config=board.config.name,
         clock_mhz=board.clock_hz / 1e6,
         milliseconds=round(max(image.cycles for image in found) / board.clock_hz * 1e3, 3),
         violations=statistics.violations,

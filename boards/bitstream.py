@@ -122,7 +122,7 @@ def build_bitstream(
         timed("pack", lambda: _run(pack, packing, folder, "pack.log", None))
     return Bitstream(
         board=board.name,
-        config=board.config,
+        config=board.config.name,
         path=str(bitstream) if reached else None,
         sha256=hashlib.sha256(bitstream.read_bytes()).hexdigest() if reached else None,
         clock_mhz=board.clock_hz / 1e6,

@@ -7,9 +7,25 @@ from typing import Any
 from amaranth.hdl import Elaboratable
 
 from tercel.boards.device import Device
-from tercel.hw.config import named_config
+from tercel.hw.config import Config
 from tercel.hw.sdram.timing import SdramChip
 from tercel.hw.soc import Soc
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPorts:
+    """The memory chip's pins, as ports of :mod:`amaranth.lib.io` that carry electric levels (``_n``: active low)."""
+
+    a: Any
+    ba: Any
+    cke: Any
+    dqm: Any
+    cs_n: Any
+    ras_n: Any
+    cas_n: Any
+    we_n: Any
+    clk: Any
+    dq: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +59,15 @@ class Board:
     name, summary
         For people.
     config
-        Name of the config that it is built for.
+        The accelerator that it is built with.
     device
         Its FPGA.
     platform
         Makes its pins, as Amaranth knows them.
     clocks
         What drives the domains ``sync`` and ``sdram``, for a clock in Hz.
-    memory
-        Its memory chip.
+    memory, memory_ports
+        Its memory chip, and what makes its pins.
     clock_hz
         Of the core, as place and route reaches it.
     baud
@@ -66,11 +82,12 @@ class Board:
 
     name: str
     summary: str
-    config: str
+    config: Config
     device: Device
     platform: Callable[[], Any]
     clocks: Callable[[int], Elaboratable]
     memory: SdramChip
+    memory_ports: Callable[[Any], MemoryPorts]
     clock_hz: int
     packer: Packer
     loader: str
@@ -79,4 +96,4 @@ class Board:
 
     def soc(self) -> Soc:
         """The system that goes into its bitstream."""
-        return Soc(named_config(self.config), memory=self.memory, clock_hz=self.clock_hz, baud=self.baud, pin_latency=self.pin_latency)
+        return Soc(self.config, memory=self.memory, clock_hz=self.clock_hz, baud=self.baud, pin_latency=self.pin_latency)

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module
+from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import io
 
-from tercel.boards.board import Board
-
-COMMAND_PINS = {"we": "we_n", "ras": "ras_n", "cas": "cas_n", "cs": "cs_n"}
-"""Of the memory: names of the platform, where they are active high, and of the controller."""
+from tercel.boards.board import Board, MemoryPorts
 
 
 class BoardTop(Elaboratable):
@@ -32,7 +29,7 @@ class BoardTop(Elaboratable):
         m.submodules.clocks = self._board.clocks(self._board.clock_hz)
         m.submodules.soc = soc = self._board.soc()
 
-        uart = platform.request("uart", 0, dir=dict.fromkeys(subsignals(platform, "uart"), "-"))
+        uart = request_ports(platform, "uart")
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.FFBuffer("o", uart.tx)
         m.d.comb += [soc.rx.eq(rx.i), tx.o.eq(soc.tx)]
@@ -41,21 +38,37 @@ class BoardTop(Elaboratable):
             m.submodules[f"led_{number}"] = led = io.FFBuffer("o", platform.request("led", number, dir="-"))
             m.d.comb += led.o.eq(light)
 
-        pins = soc.sdram
-        sdram = platform.request("sdram", 0, dir=dict.fromkeys(subsignals(platform, "sdram"), "-"))
-        outputs = {"ba": pins.ba, "a": Cat(pins.a, 0)[: len(sdram.a)], "clk_en": pins.cke, "dqm": pins.dqm}
-        outputs |= {name: ~getattr(pins, own) for name, own in COMMAND_PINS.items()}
-        for name, value in outputs.items():
-            m.submodules[f"sdram_{name}"] = buffer = io.FFBuffer("o", getattr(sdram, name))
-            m.d.comb += buffer.o.eq(value)
-        for bit in range(len(sdram.dq)):
-            m.submodules[f"sdram_dq_{bit}"] = data = io.FFBuffer("io", sdram.dq[bit])
+        pins, ports = soc.sdram, self._board.memory_ports(platform)
+        for name in ("a", "ba", "cke", "dqm", "cs_n", "ras_n", "cas_n", "we_n"):
+            m.submodules[f"sdram_{name}"] = buffer = io.FFBuffer("o", getattr(ports, name))
+            m.d.comb += buffer.o.eq(getattr(pins, name))
+        # A buffer's direction goes for all its pins: one for each gives each its own flip-flop for it.
+        for bit in range(len(ports.dq)):
+            m.submodules[f"sdram_dq_{bit}"] = data = io.FFBuffer("io", ports.dq[bit])
             m.d.comb += [data.o.eq(pins.dq_o[bit]), data.oe.eq(pins.dq_oe), pins.dq_i[bit].eq(data.i)]
-        m.submodules.sdram_clk = clock = io.DDRBuffer("o", sdram.clk, o_domain="sdram")
+        m.submodules.sdram_clk = clock = io.DDRBuffer("o", ports.clk, o_domain="sdram")
         m.d.comb += [clock.o[0].eq(1), clock.o[1].eq(0)]
         return m
 
 
-def subsignals(platform: Any, name: str) -> list[str]:
-    """The names of a resource's parts."""
-    return [part.name for part in platform.lookup(name, 0).ios if hasattr(part, "ios")]
+def request_ports(platform: Any, name: str) -> Any:
+    """Resource 0 of that name as ports, without buffers."""
+    parts = [part.name for part in platform.lookup(name, 0).ios if hasattr(part, "ios")]
+    return platform.request(name, 0, dir=dict.fromkeys(parts, "-"))
+
+
+def resource_ports(platform: Any) -> MemoryPorts:
+    """The pins of a board whose platform has a resource ``sdram`` (from ``SDRAMResource``), which names the commands active high."""
+    sdram = request_ports(platform, "sdram")
+    return MemoryPorts(
+        a=sdram.a,
+        ba=sdram.ba,
+        cke=sdram.clk_en,
+        dqm=sdram.dqm,
+        cs_n=~sdram.cs,
+        ras_n=~sdram.ras,
+        cas_n=~sdram.cas,
+        we_n=~sdram.we,
+        clk=sdram.clk,
+        dq=sdram.dq,
+    )

@@ -1,10 +1,11 @@
 """All boards by name."""
 
 from tercel.boards.board import Board
+from tercel.boards.tang_nano_20k import TANG_NANO_20K
 from tercel.boards.ulx3s import ULX3S_25F, ULX3S_85F
 from tercel.sim.parse import UsageError
 
-BOARDS: dict[str, Board] = {board.name: board for board in (ULX3S_85F, ULX3S_25F)}
+BOARDS: dict[str, Board] = {board.name: board for board in (ULX3S_85F, ULX3S_25F, TANG_NANO_20K)}
 
 
 def named_board(name: str) -> Board:

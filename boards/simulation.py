@@ -2,7 +2,6 @@
 
 from tercel.boards.board import Board
 from tercel.boards.boards import named_board
-from tercel.hw.config import named_config
 from tercel.sim.board_backend import BoardBackend, Progress
 from tercel.sim.soc.simulation import SocBuild, SocSimulation
 
@@ -16,7 +15,7 @@ _ANSWER_SECONDS = 0.01
 def board_build(board: Board) -> SocBuild:
     """What is simulated for a board."""
     return SocBuild(
-        config=named_config(board.config),
+        config=board.config,
         memory=board.memory,
         clock_hz=board.clock_hz,
         baud=board.clock_hz // CYCLES_A_BIT,

