@@ -120,8 +120,8 @@ class Folder:
             names.append(f"_{what}_{self.count}")
             self.graph_module.register_buffer(names[-1], tensor)
         self.count += 1
-        nodes = [self.graph.get_attr(name) for name in names]
-        arguments = (*nodes, 0, *grid, values.dtype)
+        codes, scale, zero_point = (self.graph.get_attr(name) for name in names)
+        arguments = (codes, scale, zero_point, 0, *grid, values.dtype)
         return self.graph.call_function(torch.ops.quantized_decomposed.dequantize_per_channel.default, arguments)
 
     def insert_real(self, values: Tensor) -> Node:

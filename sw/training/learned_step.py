@@ -23,7 +23,7 @@ class LearnedStep(torch.autograd.Function):
         return rounded * scale
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Gradients of values and scale."""
         error, rounded = ctx.saved_tensors
         (gradient,) = gradients

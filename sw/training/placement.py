@@ -36,6 +36,12 @@ def rounded_node(layer: Node, plan: Plan) -> Node:
     return node
 
 
+def _weight_node(layer: Node) -> Node:
+    node = layer.args[1]
+    assert isinstance(node, Node)
+    return node
+
+
 def layer_bits(graph_module: GraphModule, plan: Plan, *, scheme: TrainingScheme, bits: BitWidths) -> dict[Node, int]:
     """Weight bits of each convolution and linear layer.
 
@@ -46,7 +52,7 @@ def layer_bits(graph_module: GraphModule, plan: Plan, *, scheme: TrainingScheme,
     given = check_bits(bits)
     patterns = given if isinstance(bits, Mapping) else {}
     inner = scheme.bits if bits is None or isinstance(bits, Mapping) else bits
-    trained = [node for node in plan.weighted if isinstance(constant(graph_module, node.args[1]), nn.Parameter)]
+    trained = [node for node in plan.weighted if isinstance(constant(graph_module, _weight_node(node)), nn.Parameter)]
     if not trained:
         raise QuantizeError("model must hold a convolution or linear layer with weights to train, but has none")
     named = assign_bits(patterns, [module_path(node) for node in trained], default=0)
