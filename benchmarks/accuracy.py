@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -81,7 +81,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
     if options.mirrored:
         calibration = calibration.with_mirrored()
     model = checkpoint.build(data)
-    common = {
+    common: dict[str, Any] = {
         "network": checkpoint.name,
         "weights": file_identity(checkpoint.weights(data)),
         "images": samples.identity,

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,7 @@ def integer_row(
     )
 
 
-def decibels(plain: npt.NDArray[np.generic], found: npt.NDArray[np.generic]) -> float:
+def decibels(plain: npt.NDArray[np.floating[Any]], found: npt.NDArray[np.floating[Any]]) -> float:
     """Energy of the outputs ``[images, classes]`` over that of their errors, each without its mean over an image's classes, in dB."""
     signal, noise = (values - values.mean(axis=1, keepdims=True) for values in (plain, found - plain))
     return float(10 * np.log10(np.square(signal).sum() / max(np.square(noise).sum(), 1e-30)))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -173,7 +173,7 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
 def _identities(
     checkpoint: Checkpoint, options: Options, model: "ImageNetwork", *, data: Path | None, samples: Samples, calibration: Samples
 ) -> Iterator[Identity]:
-    common = {
+    common: dict[str, Any] = {
         "network": checkpoint.name,
         "weights": file_identity(checkpoint.weights(data)),
         "images": samples.identity,
