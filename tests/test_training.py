@@ -1,6 +1,7 @@
 """Preparing small networks, training them for a few steps, and what converting them gives."""
 
 import copy
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from small_torch_networks import DEQUANTIZE, Network, calls, constants, outputs, pictures, uneven
 
 import tercel
+from tercel.sim.cli import main
 from tercel.sw.importer import import_exported
 from tercel.sw.quantize import QuantizeError
 from tercel.sw.training import (
@@ -282,6 +284,15 @@ def test_errors(network):
         convert(network)
     with pytest.raises(QuantizeError, match=r"^model must hold a convolution or linear layer with weights to train, but has none$"):
         prepare(nn.ReLU(), example=images)
+
+
+def test_both_kinds_of_schemes_are_listed(capsys):
+    assert main(["schemes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert list(listed) == ["quantize", "prepare"] and set(listed["prepare"]) == set(TRAINING_SCHEMES)
+    assert listed["prepare"]["tquant"]["bits"] == 2 and listed["quantize"]["tquant"]["bits"] == 2
+    assert main(["schemes"]) == 0
+    assert "cpq_dropbits" in capsys.readouterr().out
 
 
 def test_public_names():
