@@ -158,3 +158,37 @@ def test_rprelu_needs_thresholds_behind_it() -> None:
     )
     with pytest.raises(UnsupportedError, match=text):
         import_exported(program, config=SMALL)
+
+
+class Preactivated(nn.Module):
+    """Batch norm and ReLU before a convolution, on a sum that others read too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.last = nn.Linear(8, 10)
+        with torch.no_grad():
+            self.norm.weight.copy_(torch.linspace(-1, 1, 8))
+            self.norm.bias.copy_(torch.linspace(0.3, -0.2, 8))
+            self.norm.running_mean.copy_(torch.linspace(-0.1, 0.1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.conv(functional.relu(self.norm(x)))
+        return self.last(x.mean((2, 3)))
+
+
+def test_batch_norm_by_itself_goes_into_thresholds() -> None:
+    torch.manual_seed(0)
+    prepared = prepare(Preactivated().eval(), example=digits("train")[0][:32], scheme="n2uq", bits=3)
+    assert prepared.get_parameter("norm.weight").min() < 0
+    graph = import_exported(convert(prepared), config=SMALL).graph
+    images = digits("test")[0][:50]
+    with torch.no_grad():
+        expected = prepared(images).double().numpy()
+    (output,) = graph.outputs
+    found = from_codes(graph.tensors[output], run_reference(graph, input_codes(graph, images.numpy()))[output]).reshape(expected.shape)
+    assert np.abs(found - expected).max() <= 2.1 * graph.tensors[output].scale
+    assert sum(layer.spec.thresholds == 7 for layer in graph.layers()) == 1

@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 from tercel.sw.quantize.bit_widths import BitWidths, assign_bits, check_bits
 from tercel.sw.quantize.families.add import plan_add
 from tercel.sw.quantize.families.clamp import plan_clamp
+from tercel.sw.quantize.families.pointwise import is_norm_module
 from tercel.sw.quantize.families.pool import plan_average, plan_max
 from tercel.sw.quantize.families.shape import plan_concatenation, plan_move
 from tercel.sw.quantize.families.thresholds import plan_pointwise
@@ -42,7 +43,7 @@ def make_plan(graph_module: GraphModule, *, thresholds: bool = False) -> Plan:
     """
     plan = Plan(thresholds=thresholds)
     for node in graph_module.graph.nodes:
-        if node.op == "call_function" and node not in plan.fused:
+        if (node.op == "call_function" or is_norm_module(node)) and node not in plan.fused:
             any(family(node, plan) for family in _FAMILIES)
     return plan
 

@@ -11,17 +11,18 @@ become modules again, so that ``train()`` and ``eval()`` work::
 Parameters and running statistics keep the names that they have in the network.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.graph import CodeGen
-from torch.utils._pytree import tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from tercel.sw.quantize.bit_widths import BitWidths
 from tercel.sw.quantize.capture import capture
 from tercel.sw.quantize.errors import QuantizeError
+from tercel.sw.quantize.families.pointwise import mark_norm_module
 from tercel.sw.quantize.plan import Plan, constant, module_path
 from tercel.sw.quantize.quantizer import make_plan
 from tercel.sw.training.activation_quantizer import ActivationQuantizer
@@ -188,14 +189,17 @@ class _Rewriter:
                 live = norm.module(self.graph_module)
                 plain = nn.BatchNorm2d(len(live.running_mean), eps=norm.eps, momentum=live.momentum)
                 plain.load_state_dict({**live.state_dict(), "num_batches_tracked": torch.tensor(0)}, strict=False)
-                self._replace(node, self.place_norm(norm.path, plain))
+                if norm.operands[0] is not None:  # with its sign
+                    plain.weight.data.copy_(constant(self.graph_module, norm.operands[0]))
+                mark_norm_module(self._replace(node, self.place_norm(norm.path, plain)))
 
-    def _replace(self, node: Node, path: str) -> None:
+    def _replace(self, node: Node, path: str) -> Node:
         with self.graph.inserting_after(node):
             call = self.graph.call_module(path, (node.args[0],))
         call.meta = dict(node.meta)
         node.replace_all_uses_with(call)
         self.graph.erase_node(node)
+        return call
 
 
 def _beside(weight_node: Node, what: str) -> str:
@@ -206,7 +210,7 @@ def _beside(weight_node: Node, what: str) -> str:
 def _make_plain(graph_module: GraphModule) -> None:
     """Let the graph take and return what the network does by itself, without torch.export's (un)packing, which cannot be copied."""
     output = next(node for node in reversed(graph_module.graph.nodes) if node.op == "output")
-    output.args = (tree_unflatten(output.args[0], graph_module._out_spec),)
+    output.args = (tree_unflatten(cast(Any, output.args[0]), cast(TreeSpec, graph_module._out_spec)),)
     graph_module.graph.set_codegen(CodeGen())
 
 
