@@ -74,10 +74,10 @@ def _ternary_methods() -> tuple[Method, ...]:
         Method(scheme=scheme, rounding=rounding, mixed=mixed)
         for mixed in (False, True)
         for rounding, schemes in (
-            ("", (*_OPERATORS, *(f"{name}_per_channel" for name in _OPERATORS))),
-            ("nearest", _OPERATORS),
-            ("compensated", ("mquant", "ternary")),
-            ("learned", ("mquant",)),
+            ("", (*_OPERATORS, *(f"{name}_fitted" for name in _OPERATORS), *(f"{name}_per_channel" for name in _OPERATORS))),
+            ("nearest", (*_OPERATORS, "tquant_fitted", "mquant_fitted")),
+            ("compensated", ("tquant_fitted", "mquant_fitted", "ternary")),
+            ("learned", ("tquant_fitted", "mquant_fitted", "ternary")),
         )
         for scheme in schemes
     )

@@ -26,11 +26,14 @@ def made(name, weights, *, bits=2, least=None):
 
 def operator(name, weights):
     scheme = SCHEMES[name]
-    return ternarize(weights, operator=scheme.operator, mode=scheme.mode, per_channel=scheme.granularity != "layer")
+    return ternarize(
+        weights, operator=scheme.operator, mode=scheme.mode, per_channel=scheme.granularity != "layer", magnitude=scheme.magnitude
+    )
 
 
 def test_every_operator_has_three_granularities():
-    assert len(NAMES) == 12
+    assert len(NAMES) == 16
+    assert [name for name in NAMES if SCHEMES[name].magnitude == "least_squares"] == [name for name in NAMES if name.endswith("_fitted")]
     assert {SCHEMES[name].granularity for name in NAMES if name.endswith("_per_channel")} == {"channel"}
     assert {SCHEMES[name].granularity for name in NAMES if name.endswith("_per_layer")} == {"layer"}
 

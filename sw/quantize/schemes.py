@@ -2,7 +2,7 @@
 
 from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.quantize.scheme import PerChannel, PerLayer, Scheme, Shift
-from tercel.sw.quantize.ternary import Mode, Operator
+from tercel.sw.quantize.ternary import Magnitude, Mode, Operator
 from tercel.sw.quantize.ternary_scheme import Granularity, TernaryScheme
 
 _OPERATORS: tuple[tuple[str, Operator, Mode, str], ...] = (
@@ -11,10 +11,11 @@ _OPERATORS: tuple[tuple[str, Operator, Mode, str], ...] = (
     ("mquant", "mquant", "gauss", "weights -1, 0, 1 in three bins of one share of a normal distribution"),
     ("mquant_tertiles", "mquant", "empirical", "weights -1, 0, 1 in three bins of one share of the weights"),
 )
-_GRANULARITIES: tuple[tuple[str, Granularity, str], ...] = (
-    ("", "shift", "a shift per channel"),
-    ("_per_layer", "layer", "one scale per layer"),
-    ("_per_channel", "channel", "a free scale per channel"),
+_SCALES: tuple[tuple[str, Granularity, Magnitude, str], ...] = (
+    ("", "shift", "round", "a shift per channel"),
+    ("_fitted", "shift", "least_squares", "a shift per channel, scales of least squared error"),
+    ("_per_layer", "layer", "round", "one scale per layer"),
+    ("_per_channel", "channel", "round", "a free scale per channel"),
 )
 
 _ALL: tuple[Scheme, ...] = (
@@ -26,9 +27,16 @@ _ALL: tuple[Scheme, ...] = (
     PerChannel(name="per_channel", summary="a free scale per channel; needs a multiplier per channel in the machine"),
     Shift(name="ternary", rule="search", fraction=3, bits=2, summary="weights -1, 0, 1 with the scale and shifts of least squared error"),
     *(
-        TernaryScheme(name=name + ending, operator=operator, mode=mode, granularity=granularity, summary=f"{summary}; {scales}")
+        TernaryScheme(
+            name=name + ending,
+            operator=operator,
+            mode=mode,
+            granularity=granularity,
+            magnitude=magnitude,
+            summary=f"{summary}; {scales}",
+        )
         for name, operator, mode, summary in _OPERATORS
-        for ending, granularity, scales in _GRANULARITIES
+        for ending, granularity, magnitude, scales in _SCALES
     ),
 )
 
