@@ -166,11 +166,31 @@ def again(folder, *, bits=4, images=4, steps=1, seed=0):
 
 @pytest.mark.parametrize(
     ("other", "differ"),
-    [({"bits": 3}, "bits, scales"), ({"images": 3}, "calibration"), ({"steps": 2}, "rounding_steps"), ({"seed": 1}, "model, scales")],
+    [
+        ({"bits": 3}, "bits, weight scales"),
+        ({"images": 3}, "calibration"),
+        ({"steps": 2}, "rounding_steps"),
+        ({"seed": 1}, "model, weight scales, activation scales"),
+    ],
 )
 def test_a_checkpoint_of_another_run(finished, other, differ):
     with pytest.raises(QuantizeError, match=rf"^checkpoint {finished} is of another run: {differ} differ \(give another folder, or delete"):
         again(finished, **other)
+
+
+def test_scales_that_other_threads_found_are_the_same_run(finished, tmp_path):
+    """Sums in another order end in other last bits."""
+    description = json.loads((finished / "run.json").read_text())
+    for path in finished.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for factor in (1 + 1e-6, 1.1):
+        scales = [scale * factor for scale in description["activation scales"]]
+        (tmp_path / "run.json").write_text(json.dumps({**description, "activation scales": scales}))
+        if factor < 1.1:
+            again(tmp_path)
+        else:
+            with pytest.raises(QuantizeError, match="is of another run: activation scales differ"):
+                again(tmp_path)
 
 
 def test_damaged_checkpoints(finished, tmp_path):
@@ -183,7 +203,9 @@ def test_damaged_checkpoints(finished, tmp_path):
     with pytest.raises(QuantizeError, match=rf"^checkpoint {tmp_path} is damaged: run.json is not JSON \(delete the folder\)$"):
         again(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps([]))
-    with pytest.raises(QuantizeError, match=r"is of another run: model, calibration, scheme, bits, scales, rounding_steps differ"):
+    with pytest.raises(
+        QuantizeError, match=r"is of another run: model, calibration, scheme, bits, weight scales, activation scales, rounding_steps differ"
+    ):
         again(tmp_path)
 
 
@@ -216,6 +238,6 @@ def test_on_the_command_line(tmp_path, capsys):
     assert main([*arguments, *learning]) == 0
     assert (tmp_path / "digits.tq").is_file() and (tmp_path / "run" / "run.json").is_file()
     assert main([*arguments, *learning, "--scheme", "per_channel"]) == 2
-    assert "run is of another run: model, scheme, scales differ (give another folder, or delete it)" in capsys.readouterr().err
+    assert "run is of another run: model, scheme, weight scales differ (give another folder, or delete it)" in capsys.readouterr().err
     assert main([*arguments, "--rounding", "best"]) == 2
     assert "rounding must be one of nearest, compensated, learned, not 'best'" in capsys.readouterr().err

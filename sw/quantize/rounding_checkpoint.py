@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.quantize.prepared_graph import WeightedLayer
 
 _DESCRIPTION = "run.json"
+_TOLERANCE = 0.02
+"""Of activation scales; their ends are found in steps of 1/64."""
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
@@ -27,6 +30,13 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return found.hexdigest()
 
 
+def _same(one: object, other: object) -> bool:
+    """Equal, or lists of numbers that are nearly: another number of threads sums in another order."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other) and all(isinstance(x, float) for x in (*one, *other)):
+        return all(math.isclose(first, second, rel_tol=_TOLERANCE) for first, second in zip(one, other, strict=True))
+    return one == other
+
+
 def describe(layers: Sequence[WeightedLayer], images: Sequence[Tensor], *, steps: int) -> dict[str, object]:
     """All that the learned rounding depends on, by what a user calls it. Weight scales must be chosen."""
     observers = [layer.weight_observer for layer in layers]
@@ -35,7 +45,8 @@ def describe(layers: Sequence[WeightedLayer], images: Sequence[Tensor], *, steps
         "calibration": digest(images),
         "scheme": sorted({watched.scheme.name for watched in observers}),
         "bits": [watched.bits for watched in observers],
-        "scales": digest([scale for layer in layers for scale in (layer.bias_scales, layer.weight_observer.calculate_qparams()[0])]),
+        "weight scales": digest([watched.calculate_qparams()[0] for watched in observers]),
+        "activation scales": [layer.activation.scale_and_zero_point[0] for layer in layers],
         "rounding_steps": steps,
     }
 
@@ -71,7 +82,7 @@ class RoundingCheckpoint:
         except ValueError:
             raise QuantizeError(f"checkpoint {folder} is damaged: {_DESCRIPTION} is not JSON (delete the folder)") from None
         known = stored if isinstance(stored, dict) else {}
-        other = [name for name, value in description.items() if known.get(name) != value]
+        other = [name for name, value in description.items() if not _same(known.get(name), value)]
         if other:
             raise QuantizeError(f"checkpoint {folder} is of another run: {', '.join(other)} differ (give another folder, or delete it)")
 
