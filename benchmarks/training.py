@@ -28,8 +28,9 @@ from benchmarks.training_sizes import SIZES
 from tercel.sim.parse import UsageError
 
 _CODE = ("training", "quantize", "zoo", "importer")
-_TRAINED, _UNTRAINED = 1.7, 0.1
-"""Time of an epoch of rounded training in epochs of the float network; of quantizing without training in all its epochs."""
+_TRAINED, _COUNTED, _UNTRAINED = 1.6, 3.0, 0.1
+"""Time of an epoch of rounded training in epochs of the float network, of one that counts thresholds; of quantizing without training in
+all its epochs."""
 
 Job = tuple[Identity, Method, Row | None]
 
@@ -89,7 +90,9 @@ def expected_time(size: str, method: Method) -> float:
     chosen = SIZES[size]
     if method.way == "float":
         return float(chosen.float_epochs)
-    return _TRAINED * chosen.epochs if method.way == "training" else _UNTRAINED * chosen.float_epochs
+    if method.way == "training":
+        return (_COUNTED if method.scheme == "n2uq" else _TRAINED) * chosen.epochs
+    return _UNTRAINED * chosen.float_epochs
 
 
 def measure(options: Options, *, data: Path | None, rows: RowFile, folder: Path, processes: int, bars: Progress) -> None:
