@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks import evaluation, post_training
+from benchmarks import evaluation, post_training, ternary_errors
 from benchmarks.checkpoints import CHECKPOINTS
 from benchmarks.errors import command
 from benchmarks.post_training import TERNARY, UNIFORM, Method, Options
@@ -84,3 +84,12 @@ def test_errors(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("TERCEL_DATA", raising=False)
     assert command(post_training.main, [*arguments, "-o", str(tmp_path / "table.md")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_errors_of_ternary_weights(capsys):
+    assert command(ternary_errors.main, ["--networks", "digits"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = {name: float(value) for _, name, value, _ in (line.split("|") for line in lines[2:])}
+    assert len(found) == 17 and found[" mquant_fitted "] > found[" mquant "] and found[" ternary "] > found[" tquant "]
+    assert command(ternary_errors.main, ["--networks", "none"]) == 2
+    assert "networks must be among mobilenet_v1_0.25, " in capsys.readouterr().err
