@@ -51,12 +51,13 @@ class AnswerSender(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """``following`` counts the bytes of the header, then those of the payload; each waits a cycle for the buffer."""
+        """``following`` counts the bytes of the header, then those of the payload; each waits for the buffer and then for a register."""
         m = Module()
         place = Signal(range(self._payload_bytes))
         following = Signal(len(self.count), init=1)
         in_payload = Signal()
         fetched = Signal()
+        loaded = Signal()
         over = Signal()
         identify = Signal()
         last = Signal()
@@ -69,15 +70,18 @@ class AnswerSender(Component):
             identify.eq(self.command == Command.IDENTIFY),
             last.eq(following == Mux(in_payload, Mux(identify, IDENTITY.size, self.count), ANSWER_HEADER.size)),
             self.buffer_addr.eq(place),
-            self.o.valid.eq(fetched & ~over),
-            self.o.p.data.eq(Mux(in_payload, payload, header.word_select(place[:2], 8))),
+            self.o.valid.eq(loaded & ~over),
             self.o.p.last.eq(last & (in_payload | ~(identify | self.has_data))),
         ]
-        m.d.sync += fetched.eq(self.send)
+        m.d.sync += [
+            fetched.eq(self.send),
+            loaded.eq(fetched & self.send),
+            self.o.p.data.eq(Mux(in_payload, payload, header.word_select(place[:2], 8))),
+        ]
         with m.If(~self.send):
             m.d.sync += [over.eq(0), in_payload.eq(0)]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [place.eq(following), following.eq(following + 1), fetched.eq(0), over.eq(self.o.p.last)]
+            m.d.sync += [place.eq(following), following.eq(following + 1), fetched.eq(0), loaded.eq(0), over.eq(self.o.p.last)]
             with m.If(last):
                 m.d.sync += [place.eq(0), following.eq(1), in_payload.eq(1)]
         return m
