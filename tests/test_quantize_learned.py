@@ -24,8 +24,9 @@ STEPS = 80
 
 
 def seeded(seed=0):
-    torch.manual_seed(seed)
-    return uneven(Network(), seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return uneven(Network(), seed=seed)
 
 
 @pytest.fixture(scope="module", autouse=True)
