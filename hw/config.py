@@ -37,7 +37,10 @@ class Config:
     digit_set
         ``"radix4"``: digits -2..1, weights of 2, 4, 6 and 8 bits. ``"ternary"``: digits -1..1, ternary weights only.
     depthwise
-        Whether the depthwise / pooling / matrix-vector engine (``lanes`` channels x 9 taps) and its window scratchpad exist.
+        Whether the depthwise / pooling / matrix-vector engine (``lanes`` channels) and its window scratchpad exist.
+    depthwise_taps
+        Taps of a 3x3 window that the depthwise engine multiplies per cycle: 9, or 3 with a third of the multipliers and half of the
+        requantizers.
     drain_lanes
         J, a divisor of ``lanes``: requantizers per pixel row. One is wide (32-bit sums), the others take 18-bit sums.
     multiplier_bits
@@ -65,6 +68,7 @@ class Config:
     outputs: int = 8
     digit_set: Literal["radix4", "ternary"] = "radix4"
     depthwise: bool = True
+    depthwise_taps: int = 9
     drain_lanes: int = 4
     multiplier_bits: int = 16
     per_channel_multiplier: bool = False
@@ -99,6 +103,10 @@ class Config:
             "a finished tile fills whole scratchpad words",
         )
         check(self.digit_set in ("radix4", "ternary"), "digit_set", "'radix4' or 'ternary'", "radix4 runs every weight width")
+        if self.depthwise:
+            check(self.depthwise_taps in (3, 9), "depthwise_taps", "3 or 9", "a row of the 3x3 window, or all of it")
+        else:
+            check(self.depthwise_taps == 9, "depthwise_taps", "9", "depthwise=False leaves that engine out")
         check(
             self.drain_lanes > 0 and self.lanes % self.drain_lanes == 0,
             "drain_lanes",
@@ -147,8 +155,8 @@ class Config:
 
     @property
     def depthwise_lanes(self) -> int:
-        """Multiply-accumulate lanes of the depthwise engine: 9 x K, or 0."""
-        return 9 * self.lanes if self.depthwise else 0
+        """Multiply-accumulate lanes of the depthwise engine: 9 x K or 3 x K, or 0."""
+        return self.depthwise_taps * self.lanes if self.depthwise else 0
 
     @property
     def max_digits(self) -> int:
@@ -205,18 +213,20 @@ TINY = Config(
 
 SMALL = Config(
     name="small",
+    pixels=3,
     lanes=4,
-    outputs=4,
+    outputs=8,
+    depthwise_taps=3,
     drain_lanes=1,
-    array_depth=1024,
-    window_depth=512,
-    weight_depth=4096,
+    array_depth=2048,
+    window_depth=1024,
+    weight_depth=2048,
     parameter_depth=512,
     record_depth=256,
     threshold_depth=256,
     memory_width=2,
 )
-"""For an ECP5-25F or a Gowin 20k part: 112 + 36 lanes."""
+"""For an ECP5-25F or a Gowin 20k part: 96 + 12 lanes."""
 
 BASE = Config(name="base")
 """For an ECP5-85F: 448 + 72 lanes."""

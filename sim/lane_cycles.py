@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-WORK_EVENTS = {"array": ("step",), "depthwise": ("emit",)}
+WORK_EVENTS = {"array": ("step",), "depthwise": ("emit", "taps")}
 """Events in which the lanes of an engine multiply."""
 
 WAITING = ("token", "for_load", "for_array", "for_depthwise", "for_store", "fetch", "fence", "idle", "other")

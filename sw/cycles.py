@@ -27,7 +27,11 @@ DEPTHWISE_START = 30
 DEPTHWISE_WALK_START = 27
 """The same, besides the walk over the first output row's kernel rows, where that is what takes longest."""
 DEPTHWISE_MAX_START = 2
-"""Further cycles in MAX mode."""
+"""Further cycles in MAX mode, on a machine that takes 9 taps a cycle."""
+DEPTHWISE_ROWS_START = 2
+"""Further cycles on a machine that takes 3 taps a cycle."""
+DEPTHWISE_ROWS_RESTS = 2
+"""Cycles there between a window and the next operation; in MAX mode, which does not multiply, 1 after each output."""
 DEPTHWISE_KERNEL_ROW_CYCLES = 2
 """Cycles that the walk over the rows takes for a kernel row; it runs an output row ahead."""
 DEPTHWISE_LATENCY = 4
@@ -139,14 +143,22 @@ def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles
 
 
 def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
-    """DEPTHWISE: one operation a cycle, plus a cycle for each further word that an operation reads from one bank."""
+    """DEPTHWISE: one operation a cycle, plus a cycle for each further word that an operation reads from one bank.
+
+    A machine that takes 3 taps a cycle rests after each window.
+    """
     groups = _count(values, "groups")
+    by_rows = config.depthwise_taps == 3
+    start = DEPTHWISE_START + (DEPTHWISE_ROWS_START if by_rows else 0)
     if values.get("mode", 0) == Mode.MATRIX_VECTOR:
         records = groups * _count(values, "steps") * max(1, config.lanes // 8)
-        return _depthwise(emit=records, fill=2 * records, conflict=0, start=DEPTHWISE_START)
+        rests = DEPTHWISE_ROWS_RESTS * (records - 1) if by_rows else 0
+        return _depthwise(emit=records, fill=2 * records, conflict=0, taps=rests, start=start)
+    maximum = values.get("mode", 0) == Mode.MAX
     walk = DEPTHWISE_KERNEL_ROW_CYCLES * _count(values, "kernel_height")
-    emit = fill = conflict = start = 0
+    emit = fill = conflict = late = 0
     known: dict[tuple[tuple[bool, ...], ...], tuple[int, int, int]] = {}
+    row_words = _count(values, "out_width") if maximum else 0
     for row in range(_count(values, "rows")):
         blocks = _row_blocks(values, row)
         if blocks not in known:
@@ -155,13 +167,19 @@ def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCy
         emit += row_emit
         fill += row_fill
         conflict += row_conflict
-        start += max(0, walk - row_emit - row_fill - row_conflict)
-    overhead = max(DEPTHWISE_START, DEPTHWISE_WALK_START + walk) + (DEPTHWISE_MAX_START if values.get("mode", 0) == Mode.MAX else 0)
-    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, start=groups * start + overhead)
+        row_rests = (row_words or DEPTHWISE_ROWS_RESTS * row_emit) if by_rows else 0
+        late += max(0, walk - row_emit - row_fill - row_conflict - row_rests)
+    rests = 0
+    if by_rows:
+        rests = groups * _count(values, "rows") * row_words - 1 if maximum else DEPTHWISE_ROWS_RESTS * (groups * emit - 1)
+    elif maximum:
+        start += DEPTHWISE_MAX_START
+    start += max(0, DEPTHWISE_WALK_START + walk - DEPTHWISE_START)
+    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, taps=rests, start=groups * late + start)
 
 
-def _depthwise(*, emit: int, fill: int, conflict: int, start: int) -> InstructionCycles:
-    events = {"emit": emit, "fill": fill, "conflict": conflict, "start": start}
+def _depthwise(*, emit: int, fill: int, conflict: int, taps: int, start: int) -> InstructionCycles:
+    events = {"emit": emit, "fill": fill, "conflict": conflict, "taps": taps, "start": start}
     return InstructionCycles(events=events, latency=DEPTHWISE_LATENCY)
 
 

@@ -57,6 +57,13 @@ class Memories:
     def weight(self, record, tap, lane):
         return signed(self.records[record % self.config.record_depth] >> 8 * (self.config.lanes * tap + lane), 8)
 
+    def record_words(self):
+        """As the engine reads them: whole, or in three rows and a gap."""
+        if self.config.depthwise_taps == 9:
+            return self.records
+        size = 24 * self.config.lanes
+        return [record >> size * row & (1 << size) - 1 if row < 3 else 0 for record in self.records for row in range(4)]
+
     def parameter_bits(self):
         words = []
         for word in self.parameters:
@@ -190,9 +197,9 @@ def run(config, memories, program, *, rng, stall=0.0, limit=20000):
             port.addr.eq(engine.read.addr[bank]),
             engine.read.data[bank].eq(Mux(late, port.data, 0x5A)),
         ]
-    for name, user, init in (("records", engine.record, memories.records), ("words", engine.parameter, memories.parameter_bits())):
+    for name, user, init in (("records", engine.record, memories.record_words()), ("words", engine.parameter, memories.parameter_bits())):
         shape = user.data.shape() if name == "records" else user.data.as_value().shape()
-        m.submodules[name] = memory = Memory(shape=shape, depth=config.record_depth, init=init)
+        m.submodules[name] = memory = Memory(shape=shape, depth=len(init), init=init)
         port = memory.read_port()
         m.d.comb += [port.en.eq(user.en), port.addr.eq(user.addr)]
         target = user.data if name == "records" else user.data.as_value()

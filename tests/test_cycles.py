@@ -7,7 +7,7 @@ from math import gcd
 import numpy as np
 import pytest
 
-from tercel.hw.config import BASE, LARGE, SMALL
+from tercel.hw.config import BASE, LARGE, SMALL, Config
 from tercel.hw.isa import Engine, Opcode
 from tercel.sim.lane_cycles import account
 from tercel.sim.trace import trace_events
@@ -70,10 +70,13 @@ def test_array_instructions():
 
 
 def test_depthwise_instructions():
-    def events(spec: LayerSpec) -> dict[str, int]:
-        program = layer_program(spec, BASE)
+    def events(spec: LayerSpec, config: Config = BASE) -> dict[str, int]:
+        program = layer_program(spec, config)
         (values,) = (values for opcode, values in program.instructions() if opcode is Opcode.DEPTHWISE)
-        return dict(depthwise_cycles(values, BASE).events)
+        found = dict(depthwise_cycles(values, config).events)
+        if config is BASE:
+            assert found.pop("taps") == 0
+        return found
 
     walk, largest_start = cycles.DEPTHWISE_WALK_START, cycles.DEPTHWISE_MAX_START
     slide = LayerSpec(kind="depthwise", input=(9, 12, 16), kernel=(3, 3), padding=(1, 1, 1, 1))
@@ -85,6 +88,12 @@ def test_depthwise_instructions():
     assert events(largest) == {"emit": 4 * 4 * 2, "fill": 0, "conflict": 0, "start": walk + 2 * 2 + largest_start}
     matrix = LayerSpec(kind="linear", input=(1, 1, 40), out=24)
     assert events(matrix) == {"emit": 3 * 5, "fill": 2 * 3 * 5, "conflict": 0, "start": cycles.DEPTHWISE_START}
+
+    by_rows, start = replace(BASE, depthwise_taps=3), cycles.DEPTHWISE_START + cycles.DEPTHWISE_ROWS_START
+    emit = 2 * 9 * 12
+    assert events(slide, by_rows) == {"emit": emit, "fill": 2 * 9, "conflict": 0, "taps": 2 * (emit - 1), "start": start + 3}
+    assert events(largest, by_rows) == {"emit": 4 * 4 * 2, "fill": 0, "conflict": 0, "taps": 4 * 4 - 1, "start": start + 1}
+    assert events(matrix, by_rows) == {"emit": 15, "fill": 30, "conflict": 0, "taps": 2 * 14, "start": start}
 
 
 def test_depthwise_conflicts():

@@ -18,6 +18,7 @@ from depthwise_machine import (
 
 from tercel.hw.depthwise.engine import DepthwiseEngine
 from tercel.hw.isa import Fault
+from tercel.sw.cycles import depthwise_cycles
 
 CASES = [
     (small_config(pixels=7, lanes=2), 24),
@@ -27,11 +28,14 @@ CASES = [
     (small_config(pixels=2, lanes=2), 12),
     (small_config(pixels=7, lanes=8, memory_width=8), 6),
     (small_config(pixels=4, lanes=16), 4),
+    (small_config(pixels=3, lanes=4, depthwise_taps=3), 24),
+    (small_config(pixels=7, lanes=2, depthwise_taps=3, per_channel_multiplier=True, multiplier_bits=12), 12),
+    (small_config(pixels=4, lanes=16, depthwise_taps=3), 4),
 ]
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-@pytest.mark.parametrize(("config", "count"), CASES, ids=[f"P{config.pixels}K{config.lanes}" for config, _ in CASES])
+@pytest.mark.parametrize(("config", "count"), CASES, ids=[f"P{c.pixels}K{c.lanes}T{c.depthwise_taps}" for c, _ in CASES])
 def test_random_programs(config, count, stall):
     rng = random.Random(f"{config.pixels} {config.lanes} {stall}")
     memories = Memories(config, rng)
@@ -44,7 +48,7 @@ def test_random_programs(config, count, stall):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_range_faults(seed):
-    config = small_config(pixels=3, lanes=2, window_depth=64, array_depth=64)
+    config = small_config(pixels=3, lanes=2, window_depth=64, array_depth=64, depthwise_taps=3 if seed % 3 == 0 else 9)
     rng = random.Random(seed)
     memories = Memories(config, rng)
     program = faultless(config, memories, rng, 1)
@@ -112,6 +116,21 @@ def test_cycles(*, stride, mode, kernel, pitch, groups, row_cycles):
         assert first == row_cycles
         assert total <= row_cycles * rows * groups + 32
         assert events["conflict"] == events["full"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "stride", "kernel"), [(CONV, 1, 3), (CONV, 2, 3), (CONV, 1, 5), (AVERAGE, 3, 4), (MAX, 2, 2), (MAX, 1, 1)]
+)
+def test_cycles_of_three_taps(mode, stride, kernel):
+    """Two more cycles a window, one more a maximum; to the cycle what the cycle model says."""
+    config = small_config(pixels=7, lanes=2, window_depth=512, array_depth=512, depthwise_taps=3)
+    fields = layer(config, width=56, height=20, stride=stride, pitch=58, kernel=kernel, mode=mode, rows=2)
+    memories = Memories(config, random.Random(5))
+    writes, _, events, _ = run(config, memories, [fields], rng=random.Random(6))
+    assert [word for _, word in writes] == expected_program(config, memories, [fields])[0]
+    predicted = dict(depthwise_cycles(fields, config).events)
+    assert events == {**predicted, "full": 0}
+    assert events["taps"] == (2 * (events["emit"] - 1) if mode != MAX else len(writes) - 1)
 
 
 def test_small_rows_without_gaps():

@@ -20,7 +20,7 @@ CONFIG = Config(
 )  # fmt: skip
 CHANNEL_CONFIG = Config(
     pixels=2, lanes=2, outputs=6, drain_lanes=2, multiplier_bits=12, per_channel_multiplier=True, array_depth=64, window_depth=64,
-    weight_depth=64, parameter_depth=16, record_depth=16, threshold_depth=16, memory_width=2,
+    weight_depth=64, parameter_depth=16, record_depth=16, threshold_depth=16, memory_width=2, depthwise_taps=3,
 )  # fmt: skip
 
 
@@ -138,14 +138,15 @@ def test_linear_memory_stores_the_useful_bits(config, space):
             named = rng.choice([space, space, rng.choice([s for s in spaces(config) if s >= Space.WEIGHT])])
             en, addr, tap = rng.randint(0, 1), rng.getrandbits(16), rng.randrange(9)
             bits = rng.getrandbits(len(write.data))
-            read_en, read_addr = rng.randint(0, 1), rng.randrange(depth)
+            read_en, read_addr, row = rng.randint(0, 1), rng.randrange(depth), rng.randrange(3)
+            by_rows = space == Space.RECORD and config.depthwise_taps == 3
             for port, value in ((write.en, en), (write.space, named), (write.addr, addr), (write.tap, tap), (write.data, bits)):
                 ctx.set(port, value)
             ctx.set(dut.read.en, read_en)
-            ctx.set(dut.read.addr, read_addr)
+            ctx.set(dut.read.addr, 4 * read_addr + row if by_rows else read_addr)
             if held is not None:
                 if space == Space.RECORD:
-                    assert [ctx.get(dut.read.data[i]) for i in range(9)] == held
+                    assert [ctx.get(dut.read.data[i]) for i in range(config.depthwise_taps)] == held
                 elif space == Space.THRESHOLD:
                     assert ctx.get(dut.read.data) == held[0] - (held[0] >> 15 << 16)
                 elif space == Space.WEIGHT:
@@ -155,7 +156,7 @@ def test_linear_memory_stores_the_useful_bits(config, space):
                     first = ctx.get(dut.read.data[0])
                     assert first.bias == (held[0] & 0xFFFFFFFF) - ((held[0] >> 31 & 1) << 32)
             if read_en:
-                held = list(model[read_addr])
+                held = model[read_addr][3 * row : 3 * row + 3] if by_rows else list(model[read_addr])
             if en and named == space:
                 word = bits >> len(write.data) - 8 * size
                 if space == Space.RECORD:

@@ -4,10 +4,11 @@ The window holds three columns of three rows. An operation moves it by one colum
 (A, then B), and may say that the window is then complete.
 """
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Cat, Module, Value, signed, unsigned
 from amaranth.lib import data
 
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.depthwise.pointer import POINTER
 
 
@@ -21,6 +22,12 @@ def taps_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {"compute": 1, "first": 1, "last": 1, "rows": 3, "columns": 3, "record": unsigned(bits), "parameter": unsigned(bits)}
     )
+
+
+def row_of_window(m: Module, compute: Value) -> Value:
+    """Which row of a window is multiplied where a cycle takes 3 taps: 0 in the cycle of ``compute``, then 1 and 2."""
+    second = delayed(m, compute, 1, name="second_row", reset_less=False)
+    return Cat(second, ~(compute | second))
 
 
 def column_layout(config: Config) -> data.StructLayout:

@@ -29,7 +29,7 @@ from tercel.hw.depthwise.plan import Plan
 from tercel.hw.depthwise.results import Results
 from tercel.hw.depthwise.rows import RowTable
 from tercel.hw.depthwise.taps import Taps
-from tercel.hw.depthwise.weights import Weights
+from tercel.hw.depthwise.weights import Weights, record_signature
 from tercel.hw.depthwise.window import Window
 from tercel.hw.interfaces import BankReadSignature, EngineSignature, LinearReadSignature, parameter_word, word_write_layout
 from tercel.hw.isa import Fault
@@ -42,12 +42,13 @@ class DepthwiseEngine(wiring.Component):
     """Runs DEPTHWISE instructions one after the other; the next one's row pointers are prepared while one runs.
 
     Members beside those of :class:`EngineSignature`: ``read`` of the window scratchpad; ``record``: nine tap words of K weights,
-    tap t = 3*row + column at bit 8*K*t; ``parameter``; ``write``: one output word at a time. Per busy cycle one event: ``emit``, the
-    operation issued completes a window; ``fill``, it does not; ``conflict``, a bank is needed twice; ``full``, results wait for the
-    write port; ``start``, anything else: beginning, end, and row pointers not ready.
+    tap t = 3*row + column at bit 8*K*t, or the three of a row; ``parameter``; ``write``: one output word at a time. Per busy cycle one
+    event: ``emit``, the operation issued completes a window; ``fill``, it does not; ``conflict``, a bank is needed twice; ``full``, results
+    wait for the write port; ``taps``, the window before is still being multiplied (3 taps a cycle); ``start``, anything else: beginning,
+    end, and row pointers not ready.
     """
 
-    EVENTS = ("emit", "fill", "conflict", "full", "start")
+    EVENTS = ("emit", "fill", "conflict", "full", "taps", "start")
 
     def __init__(self, config: Config) -> None:
         if not config.depthwise:
@@ -57,7 +58,7 @@ class DepthwiseEngine(wiring.Component):
             {
                 **EngineSignature(len(self.EVENTS)).members,
                 "read": Out(BankReadSignature(config)),
-                "record": Out(LinearReadSignature(16, 9 * 8 * config.lanes)),
+                "record": Out(record_signature(config)),
                 "parameter": Out(LinearReadSignature(16, parameter_word(config, config.lanes))),
                 "write": Out(stream.Signature(word_write_layout(config))),
             }
@@ -136,8 +137,9 @@ class DepthwiseEngine(wiring.Component):
         fill = step & ~emit
         conflict = ~step & fetch.conflict
         full = ~step & ~conflict & loops.full
-        start = intake.busy & ~step & ~conflict & ~full
+        taps_busy = ~step & ~conflict & loops.running & loops.busy
+        start = intake.busy & ~step & ~conflict & ~full & ~taps_busy
         events = Signal(len(self.EVENTS))
-        m.d.comb += events.eq(Cat(emit, fill, conflict, full, start))
+        m.d.comb += events.eq(Cat(emit, fill, conflict, full, taps_busy, start))
         m.d.comb += self.events.eq(events)
         return m

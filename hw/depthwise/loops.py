@@ -6,6 +6,9 @@ gather         group, row, x, row block, column block: A B, B  two operations a 
 maximum        group, row, x, row block, column: B             one operation a column of up to three rows
 vector         group, step, half: B B B                        three operations a record: the word's bytes go to 9 taps
 =============  ==============================================  ==================================================
+
+With 3 taps a cycle a window is multiplied for two cycles after its last operation, in which there is none. A maximum takes one such
+cycle an output, for the requantizers' second half.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
@@ -17,6 +20,7 @@ from tercel.hw.depthwise.column import column_layout
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd
+from tercel.hw.memory.space import RECORD_TAPS
 
 
 class Loops(wiring.Component):
@@ -24,7 +28,7 @@ class Loops(wiring.Component):
 
     ``begin`` starts an instruction in the next cycle; ``instruction`` and ``plan`` hold until all its operations are done.
     ``available``, ``taken``: output rows of the row table. ``credit``: there is room for one more word; ``claim`` takes it.
-    ``full``: an operation waits for that room. ``running`` falls after the last operation.
+    ``full``: an operation waits for that room. ``busy``: it waits for the taps. ``running`` falls after the last operation.
     """
 
     def __init__(self, config: Config) -> None:
@@ -40,6 +44,7 @@ class Loops(wiring.Component):
                 "credit": In(1),
                 "claim": Out(1),
                 "full": Out(1),
+                "busy": Out(1),
                 "column": Out(stream.Signature(column_layout(config))),
             }
         )
@@ -121,8 +126,8 @@ class Loops(wiring.Component):
         runnable = self.running & self.available
         step = self.column.valid & self.column.ready
         m.d.comb += [
-            self.column.valid.eq(runnable & self.credit),
-            self.full.eq(runnable & ~self.column.valid),
+            self.column.valid.eq(runnable & self.credit & ~self.busy),
+            self.full.eq(runnable & ~self.credit & ~self.busy),
             self.claim.eq(step & o.taps.last),
             self.taken.eq(step & line_end),
             inners.step.eq(step & phase_end),
@@ -131,6 +136,14 @@ class Loops(wiring.Component):
             rows.step.eq(step & line_end),
             groups.step.eq(step & plane_end),
         ]
+
+        if self._config.depthwise_taps < RECORD_TAPS:
+            # It counts with the operations, so that conflicts in the fetch do not bring windows closer together.
+            once_more = Signal()
+            with m.If(self.column.ready):
+                m.d.sync += [self.busy.eq(once_more), once_more.eq(0)]
+            with m.If(step & phase_end):
+                m.d.sync += [self.busy.eq(~plan.maximum | unit_end), once_more.eq(~plan.maximum)]
 
         # Column pointers, relative to the row: of the next column, and of the output's first.
         x_place, x_number = Signal(POINTER), Signal(signed(16))

@@ -1,6 +1,6 @@
-"""Sums to output words: the parameters of their channels and K requantizers."""
+"""Sums to output words: the parameters of their channels and K requantizers, or half as many."""
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,16 +8,22 @@ from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
-from tercel.hw.depthwise.taps import Taps
+from tercel.hw.depthwise.taps import taps_latency
 from tercel.hw.interfaces import LinearReadSignature, parameter_word
+from tercel.hw.memory.space import RECORD_TAPS
 from tercel.hw.requantize import LATENCY, Requantizer
 from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of
 
 
-class Results(wiring.Component):
-    """``word`` follows ``sums`` by the requantizers' latency.
+def requantizer_turns(config: Config) -> int:
+    """Lanes that share a requantizer: 2 where words are never closer together than that."""
+    return 1 if config.depthwise_taps == RECORD_TAPS else 2
 
-    ``taps`` names the parameter word ``Taps.LATENCY`` cycles before the sums; it is read as late as it can be. Maximum mode uses none.
+
+class Results(wiring.Component):
+    """``word`` follows ``sums`` by the requantizers' latency, and a cycle more where they take two turns.
+
+    ``taps`` names the parameter word :func:`taps_latency` cycles before the sums; it is read as late as it can be. Maximum mode uses none.
     """
 
     def __init__(self, config: Config) -> None:
@@ -36,12 +42,14 @@ class Results(wiring.Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Parameter read and requantizers."""
+        """Parameter read and requantizers, each of which takes one lane or, one after the other, two."""
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
+        turns = requantizer_turns(config)
         # Memory 1, this register 1, shift register 1.
-        taps = delayed(m, self.taps, Taps.LATENCY - 3, name="taps", reset_less=False)
-        m.d.comb += [self.parameter.en.eq(taps.compute & taps.last), self.parameter.addr.eq(taps.parameter)]
+        taps = delayed(m, self.taps, taps_latency(config) - 3, name="taps", reset_less=False)
+        wanted = taps.compute & taps.last
+        m.d.comb += [self.parameter.en.eq(wanted), self.parameter.addr.eq(taps.parameter)]
         parameters = Signal(parameter_word(config, config.lanes))
         with m.If(plan.maximum):
             m.d.sync += parameters.eq(0)
@@ -51,9 +59,16 @@ class Results(wiring.Component):
             m.d.sync += parameters.eq(self.parameter.data)
         clamp = Signal(CLAMP_LAYOUT)
         m.d.sync += clamp.eq(clamp_of(z_out=plan.z_out, lo=i.lo, hi=i.hi))
+        # The second turn's lanes wait a cycle, as their sums are gone by then.
+        second_sums = self.sums_valid if turns == 1 else delayed(m, self.sums_valid, 1, name="second", reset_less=False)
         codes = []
-        for lane in range(config.lanes):
-            entry = parameters[lane]
+        count = config.lanes // turns
+        for lane in range(count):
+            entry, acc = parameters[lane], self.sums[lane]
+            if turns > 1:
+                # The parameters are looked at a cycle before the sums.
+                entry = data.View(entry.shape(), Mux(self.sums_valid, parameters[count + lane], entry))
+                acc = Mux(second_sums, delayed(m, self.sums[count + lane], 1, name=f"waiting_{lane}"), acc)
             m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config)
             e = Signal(6, name=f"e_{lane}")
             m.d.sync += e.eq(plan.shift + entry.shift)
@@ -61,15 +76,16 @@ class Results(wiring.Component):
             if config.per_channel_multiplier:
                 multiplier = delayed(m, entry.multiplier, 1, name=f"multiplier_{lane}")
             m.d.comb += [
-                requantizer.acc.eq(self.sums[lane]),
+                requantizer.acc.eq(acc),
                 requantizer.bias.eq(delayed(m, entry.bias, 1, name=f"bias_{lane}")),
                 requantizer.multiplier.eq(multiplier),
                 requantizer.e.eq(e),
                 requantizer.clamp.eq(clamp),
             ]
             codes.append(requantizer.y)
+        word = codes if turns == 1 else [*(delayed(m, code, 1, name=f"first_{lane}") for lane, code in enumerate(codes)), *codes]
         m.d.comb += [
-            self.word.eq(Cat(codes)),
-            self.word_valid.eq(delayed(m, self.sums_valid, LATENCY, name="word_valid", reset_less=False)),
+            self.word.eq(Cat(word)),
+            self.word_valid.eq(delayed(m, second_sums, LATENCY, name="word_valid", reset_less=False)),
         ]
         return m

@@ -1,24 +1,34 @@
-"""The weights of a window: a record, its codes turned into g*d + h, and zero for taps that do not count."""
+"""The weights of a window: a record, its codes turned into g*d + h, and zero for taps that do not count; or row by row of the record."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
-from tercel.hw.depthwise.column import taps_layout
+from tercel.hw.depthwise.column import row_of_window, taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.interfaces import LinearReadSignature
+from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS
 from tercel.hw.mux_add import MuxAdd
 
 
 def weights_layout(config: Config) -> data.ArrayLayout:
-    """Operand weights: tap 3*row + column, then lane."""
-    return data.ArrayLayout(data.ArrayLayout(signed(10), config.lanes), 9)
+    """Operand weights: tap 3*row + column, or column of a row, then lane."""
+    return data.ArrayLayout(data.ArrayLayout(signed(10), config.lanes), config.depthwise_taps)
+
+
+def record_signature(config: Config) -> LinearReadSignature:
+    """How the engine reads records: all nine tap words, or the three of the row that the two lowest bits of the address name."""
+    row_bits = RECORD_ROW_BITS if config.depthwise_taps < RECORD_TAPS else 0
+    return LinearReadSignature(16 + row_bits, config.depthwise_taps * 8 * config.lanes)
 
 
 class Weights(wiring.Component):
-    """``weights`` follows ``request`` by :attr:`LATENCY` cycles; the record is read 1 cycle after the request."""
+    """``weights`` follows ``request`` by :attr:`LATENCY` cycles; the record is read 1 cycle after the request.
+
+    With 3 taps a cycle the second and the third row follow in the next two cycles, in which no other request may come.
+    """
 
     LATENCY = 4
 
@@ -29,7 +39,7 @@ class Weights(wiring.Component):
                 "instruction": In(INSTRUCTION),
                 "plan": In(PLAN_LAYOUT),
                 "request": In(taps_layout(config)),
-                "record": Out(LinearReadSignature(16, 9 * 8 * config.lanes)),
+                "record": Out(record_signature(config)),
                 "weights": Out(weights_layout(config)),
             }
         )
@@ -37,16 +47,27 @@ class Weights(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Memory, code register, adder, weight register."""
         m = Module()
-        lanes, plan = self._config.lanes, self.plan
+        lanes, taps, plan = self._config.lanes, self._config.depthwise_taps, self.plan
         request = delayed(m, self.request, 1, name="request", reset_less=False)
-        m.d.comb += [self.record.en.eq(request.compute), self.record.addr.eq(request.record)]
-        late = delayed(m, request, 1, name="late", reset_less=False)
-        counts = Signal(9)
-        codes = Signal(data.ArrayLayout(data.ArrayLayout(signed(8), lanes), 9))
+        in_vector = (1 << min(lanes, 8)) - 1
+        if taps == RECORD_TAPS:
+            m.d.comb += [self.record.en.eq(request.compute), self.record.addr.eq(request.record)]
+            late = delayed(m, request, 1, name="late", reset_less=False)
+            in_kernel = Cat(late.rows[tap // 3] & late.columns[tap % 3] for tap in range(taps))
+        else:
+            row, late_row = Signal(2), Signal(2)
+            late = Signal.like(request)
+            now = Mux(request.compute, request, late)
+            m.d.sync += [late.eq(now), late_row.eq(row)]
+            m.d.comb += [row.eq(row_of_window(m, request.compute)), self.record.en.eq(1)]
+            m.d.comb += self.record.addr.eq(Cat(row, data.View(taps_layout(self._config), now).record))
+            in_kernel = Mux(late.rows.bit_select(late_row, 1), late.columns, 0)
+            in_vector = Array(Const(in_vector >> 3 * index & 7, 3) for index in range(3))[late_row]
+        counts = Signal(taps)
+        codes = Signal(data.ArrayLayout(data.ArrayLayout(signed(8), lanes), taps))
         m.d.sync += codes.eq(Mux(plan.average, 0, self.record.data))
-        in_kernel = Cat(late.rows[tap // 3] & late.columns[tap % 3] for tap in range(9))
-        m.d.sync += counts.eq(Mux(plan.maximum, 0, Mux(plan.vector, (1 << min(lanes, 8)) - 1, in_kernel)))
-        for tap in range(9):
+        m.d.sync += counts.eq(Mux(plan.maximum, 0, Mux(plan.vector, in_vector, in_kernel)))
+        for tap in range(taps):
             for lane in range(lanes):
                 m.submodules[f"weight_{tap}_{lane}"] = weight = MuxAdd(10)
                 m.d.comb += [

@@ -10,8 +10,9 @@ from tercel.hw.config import Config
 from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
 from tercel.hw.isa import Space
 from tercel.hw.memory.block import block_memory, block_read
-from tercel.hw.memory.space import RECORD_TAPS, depth, word_bytes
+from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS, depth, word_bytes
 from tercel.hw.mux_add import fpga_family
+from tercel.hw.table import table
 
 _ECP5_WIDTHS = {16384: 1, 8192: 2, 4096: 4, 2048: 9, 1024: 18}
 """Bits of a block of memory by its depth on an ECP5 (Lattice TN-02204)."""
@@ -21,15 +22,21 @@ def linear_shape(config: Config, *, space: Space):
     """What a read of a linear memory returns.
 
     Weights: K*N fields of 2 bits, field (n, k) at bit 2*(n*K+k). Parameters: :func:`parameter_word` of J or K channels. Records: 9 tap
-    words of 8K bits. Thresholds: one signed 16-bit number.
+    words of 8K bits; 3 of them where the engine takes 3 a cycle. Thresholds: one signed 16-bit number.
     """
     return {
         Space.WEIGHT: unsigned(2 * config.lanes * config.outputs),
         Space.PARAMETER: parameter_word(config, config.drain_lanes),
-        Space.RECORD: data.ArrayLayout(unsigned(8 * config.lanes), RECORD_TAPS),
+        Space.RECORD: data.ArrayLayout(unsigned(8 * config.lanes), config.depthwise_taps),
         Space.DEPTHWISE_PARAMETER: parameter_word(config, config.lanes),
         Space.THRESHOLD: signed(16),
     }[space]
+
+
+def linear_read_signature(config: Config, *, space: Space) -> LinearReadSignature:
+    """The read port of a linear memory; its address has log2 of the depth bits, below them the row of records read in rows."""
+    rows = space == Space.RECORD and config.depthwise_taps < RECORD_TAPS
+    return LinearReadSignature(exact_log2(depth(config, space=space)) + RECORD_ROW_BITS * rows, linear_shape(config, space=space))
 
 
 class LinearMemory(Component):
@@ -44,7 +51,7 @@ class LinearMemory(Component):
 
     Members
     -------
-    read : In(LinearReadSignature(log2 depth, linear_shape(config, space)))
+    read : In(linear_read_signature(config, space=space))
         Latency 1, data held until the next read. A read of a word in the cycle of its write may return anything.
     write : In(LinearWriteSignature(config))
         Words that name another space are left alone; the low bits of ``addr`` count.
@@ -56,7 +63,10 @@ class LinearMemory(Component):
         self._depth = depth(config, space=space)
         self._shape = linear_shape(config, space=space)
         super().__init__(
-            {"read": In(LinearReadSignature(exact_log2(self._depth), self._shape)), "write": In(LinearWriteSignature(config))}
+            {
+                "read": In(linear_read_signature(config, space=space)),
+                "write": In(LinearWriteSignature(config)),
+            }
         )
 
     def elaborate(self, platform) -> Module:
@@ -68,9 +78,11 @@ class LinearMemory(Component):
         mine = self.write.en & (self.write.space == self._space)
 
         if self._space == Space.RECORD:
-            for tap in range(RECORD_TAPS):
-                memory = m.submodules[f"tap_{tap}"] = self._memory(unsigned(8 * config.lanes))
-                self._connect(m, memory, self.read.data[tap], en=mine & (self.write.tap == tap), word=word)
+            taps = config.depthwise_taps
+            for index in range(taps):
+                memory = m.submodules[f"tap_{index}"] = self._memory(unsigned(8 * config.lanes))
+                mine_here = mine & table(self.write.tap, lambda tap, index=index: tap % taps == index)
+                self._connect(m, memory, self.read.data[index], en=mine_here, word=word)
             return m
 
         useful = self._useful(word)
@@ -88,7 +100,7 @@ class LinearMemory(Component):
         return m
 
     def _memory(self, shape) -> Memory:
-        return block_memory(shape=shape, depth=self._depth)
+        return block_memory(shape=shape, depth=1 << len(self.read.addr))
 
     def _useful(self, word: Value) -> Value:
         """The bits of a memory word that are stored, in their order."""
@@ -102,12 +114,18 @@ class LinearMemory(Component):
                 bits.append(entry[48 : 48 + self._config.multiplier_bits])
         return Cat(bits)
 
+    def _write_addr(self) -> Value:
+        config = self._config
+        if self._space == Space.RECORD and config.depthwise_taps < RECORD_TAPS:
+            return Cat(table(self.write.tap, lambda tap: tap // config.depthwise_taps, width=RECORD_ROW_BITS), self.write.addr)
+        return self.write.addr
+
     def _connect(self, m: Module, memory: Memory, read_data, *, en, word) -> None:
         word_read = block_read(m, memory, en=self.read.en, addr=self.read.addr, name="word")
         write_port = memory.write_port()
         m.d.comb += [
             Value.cast(read_data).eq(Value.cast(word_read)),
             write_port.en.eq(en),
-            write_port.addr.eq(self.write.addr),
+            write_port.addr.eq(self._write_addr()),
             Value.cast(write_port.data).eq(word),
         ]

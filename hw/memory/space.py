@@ -6,6 +6,9 @@ from tercel.hw.isa import Space
 RECORD_TAPS = 9
 """Tap words, each of K bytes, of one record."""
 
+RECORD_ROW_BITS = 2
+"""Of the number of a record's row of 3 taps."""
+
 
 def depth(config: Config, *, space: Space) -> int:
     """Words of ``space`` (words per bank of a scratchpad, records of the record memory); 0 where the config lacks it."""

@@ -3,14 +3,12 @@
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
-from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import (
     BankReadSignature,
     BankWriteSignature,
     EngineSignature,
-    LinearReadSignature,
     MemoryReadSignature,
     WishboneSignature,
     beat_addr_bits,
@@ -18,7 +16,7 @@ from tercel.hw.interfaces import (
 )
 from tercel.hw.isa import Space
 from tercel.hw.memory.collector import Collector
-from tercel.hw.memory.linear import LinearMemory, linear_shape
+from tercel.hw.memory.linear import LinearMemory, linear_read_signature
 from tercel.hw.memory.load import LoadEngine
 from tercel.hw.memory.port import TIMEOUT_CYCLES, MemoryPort
 from tercel.hw.memory.scratchpad import Scratchpad
@@ -32,11 +30,6 @@ _READS = {
     Space.DEPTHWISE_PARAMETER: "depthwise_parameter_read",
     Space.THRESHOLD: "threshold_read",
 }
-
-
-def linear_read_signature(config: Config, *, space: Space) -> LinearReadSignature:
-    """The read port of a linear memory; its address has log2 of the depth bits."""
-    return LinearReadSignature(exact_log2(depth(config, space=space)), linear_shape(config, space=space))
 
 
 class MemorySystem(Component):
