@@ -1,5 +1,7 @@
 """Pipeline registers: a value some cycles later."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Module, Signal, Value
 
 
@@ -10,4 +12,20 @@ def delayed(m: Module, value, cycles: int, *, name: str, reset_less: bool = True
         stage = Signal(value.shape(), name=f"{name}_{cycle + 1}", reset_less=reset_less)
         m.d.sync += stage.eq(value)
         value = stage
+    return value
+
+
+def delayed_arrivals(m: Module, value, arrives, cycles: int, *, interval: int, name: str):
+    """``value`` as it was in a cycle with ``arrives``, from ``cycles`` (at least 1) clock cycles later on until the next one comes out.
+
+    Arrivals are at least ``interval`` cycles apart, so a register is needed for every ``interval`` cycles, and not for every one.
+    """
+    value = value if hasattr(value, "shape") else Value.cast(value)
+    moves = [*range(0, cycles - 1, interval), cycles - 1]
+    for number, wait in enumerate([0, *(later - earlier for earlier, later in pairwise(moves))]):
+        arrives = delayed(m, arrives, wait, name=f"{name}_arrives_{number}", reset_less=False)
+        held = Signal(value.shape(), name=f"{name}_{number}", reset_less=True)
+        with m.If(arrives):
+            m.d.sync += held.eq(value)
+        value = held
     return value

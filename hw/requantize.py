@@ -2,17 +2,18 @@
 
 ::
 
-    cycle   0           1            2          3        4 .. 7
-    acc -> + bias -> (low, high) -> *M ------> add ---> Rescale -> y
+    cycle   0                         1        2        3 .. 7
+    acc -> + bias -> (low, high) -> * M ----> add ---> Rescale -> y
 
 The product takes two DSPs: of the low 17 bits of the sum, and of the high 15.
 """
 
-from amaranth.hdl import Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
+from tercel.hw.product import Product
 from tercel.hw.rescale import CLAMP_LAYOUT, Rescale, rescale_latency
 from tercel.hw.scale import Scale, as_factor
 
@@ -54,17 +55,16 @@ class Requantizer(Component):
         bits = self.config.multiplier_bits + 1
         m.submodules.scale = scale = Scale(self.config, sum_bits=32)
         m.d.comb += [scale.multiplier.eq(self.multiplier), scale.e.eq(self.e)]
-        v = Signal(signed(32), reset_less=True)
-        low = Signal(unsigned(17 + bits), reset_less=True)
-        high = Signal(signed(15 + bits), reset_less=True)
+        v = Signal(signed(32))
+        m.d.comb += v.eq(self.acc + self.bias)
+        parts = []
+        for name, part in (("low", as_factor(v[:17])), ("high", v[17:].as_signed())):
+            m.submodules[name] = multiply = Product(a_bits=len(part), b_bits=bits + 1)
+            m.d.comb += [multiply.a.eq(part), multiply.b.eq(as_factor(scale.o.multiplier))]
+            parts.append(multiply.o)
+        low, high = parts
         product = Signal(signed(32 + bits), reset_less=True)
-        multiplier = as_factor(delayed(m, scale.o.multiplier, 1, name="multiplier"))
-        m.d.sync += [
-            v.eq(self.acc + self.bias),
-            low.eq(as_factor(v[:17]) * multiplier),
-            high.eq(v[17:].as_signed() * multiplier),
-            product.eq(Cat(low[:17], (high + low[17:])[: 15 + bits])),
-        ]
+        m.d.sync += product.eq(Cat(low[:17], (high + (low >> 17))[: 15 + bits]))
         m.submodules.rescale = rescale = Rescale(product_bits=len(product), sum_bits=32)
         m.d.comb += [
             rescale.product.eq(product),

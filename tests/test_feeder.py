@@ -152,13 +152,13 @@ def test_transactions_and_cycles(config):
         if slot.step:
             assert offset == f["offset"]
     cycles = feed_model.schedule(
-        config, [(f, group) for (_, f), group in zip(program, slots, strict=True)], accepted=accepted[0] + 1
+        config, [(f, group) for (_, f), group in zip(program, slots, strict=True)], accepted=accepted[0]
     )
     assert [cycle for cycle, _, _ in seen] == cycles
 
     # One event a cycle from the first instruction to the last step.
-    assert all(event and not event & (event - 1) for event in events[accepted[0] + 1 : cycles[-1] + 1])
-    assert not any(events[: accepted[0] + 1]) and not any(events[cycles[-1] + 1 :])
+    assert all(event and not event & (event - 1) for event in events[accepted[0] : cycles[-1] + 1])
+    assert not any(events[: accepted[0]]) and not any(events[cycles[-1] + 1 :])
     count = {name: sum(event >> number & 1 for event in events) for number, name in enumerate(EVENTS)}
     assert count["step"] == sum(slot.step for slot, _ in flat)
     assert count["residual"] == sum(not slot.step for slot, _ in flat)

@@ -4,10 +4,10 @@ from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.array.feed import DRAIN_LAYOUT, tile_layout
+from tercel.hw.array.feed import DRAIN_LAYOUT, drain_interval, tile_layout
 from tercel.hw.array.slots import OUTPUT_BITS, slot_layout
 from tercel.hw.config import Config
-from tercel.hw.delay import delayed
+from tercel.hw.delay import delayed, delayed_arrivals
 from tercel.hw.isa import ADDR_BITS
 
 
@@ -62,15 +62,15 @@ class CommitControl(Component):
         )
 
     def elaborate(self, platform):
-        """A delay line each for the slot and the tile."""
+        """A delay line for the slot; the tile, of which there is a new one only every few cycles, takes as few registers as it can."""
         m = Module()
         config, narrow = self.config, self.fields.narrow
         lanes, drain_lanes = config.lanes, config.drain_lanes
         place = data.StructLayout({name: field.shape for name, field in tile_layout(config) if name in ("valid", "addr", "space", "end")})
         tile = Signal(place)
-        with m.If(self.last):
-            m.d.sync += [tile[name].eq(self.tile[name]) for name in place.members]
-        tile = delayed(m, tile, self.latency - 1, name="tile")
+        m.d.comb += [tile[name].eq(self.tile[name]) for name in place.members]
+        interval = drain_interval(config, narrow=True, thresholds=0)
+        tile = delayed_arrivals(m, tile, self.last, self.latency, interval=interval, name="tile")
         output = delayed(m, self.slot.output, self.latency - 1, name="output")
         complete = delayed(m, self.slot.valid & self.slot.complete, self.latency - 1, name="complete", reset_less=False)
         final = delayed(m, self.slot.final, self.latency - 1, name="final")

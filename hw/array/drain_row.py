@@ -80,6 +80,7 @@ class DrainRow(Component):
             products.narrow_sums.eq(sums.narrow_sums),
             products.difference.eq(difference),
             products.factors.eq(operands.factors),
+            products.amount.eq(operands.amount),
             products.coarse.eq(operands.coarse),
             products.narrow.eq(static.narrow),
             products.residual.eq(static.residual),

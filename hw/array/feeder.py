@@ -37,7 +37,7 @@ class Feeder(Component):
     One step per cycle, also from tile to tile, but for: ``gcd(stride, P)`` cycles per step; N/K residual words before the last
     step of a tile; the last step of a tile waits until the one before is ``drain_interval`` cycles past (``drain_latency`` more for
     the first tile of an instruction). A new row takes 1 cycle, or as many as its predecessor was shorter than 3 (4 with residual) more;
-    a new instruction takes 4 cycles when it was there in time. An instruction is accepted while the one before it runs.
+    a new instruction takes 4 cycles when it was there in time. An instruction is accepted when all steps of the one before it are issued.
 
     Every read and write of an instruction is checked against the depth of its scratchpad before it is performed. After a fault the
     feeder stops for good: steps before the faulting one still come out, that one and those behind do not, and the instruction
@@ -93,32 +93,26 @@ class Feeder(Component):
         m.submodules.crossbar = crossbar = Crossbar(config)
         m.submodules.descriptor = descriptor = TileDescriptor(config)
 
-        # The coming instruction, the current one, and its copies that follow its first token down the pipeline.
+        # The instruction, and its copies that follow its first token down the pipeline.
         instruction_layout = data.StructLayout({"fields": ARRAY_FIELDS, "index": 16})
-        coming, current = Signal(instruction_layout), Signal(instruction_layout)
-        early, late = Signal(instruction_layout), Signal(instruction_layout)
-        coming_valid, in_flight = Signal(), Signal(range(IN_FLIGHT_MAX + 1))
+        current, early, late = Signal(instruction_layout), Signal(instruction_layout), Signal(instruction_layout)
+        in_flight = Signal(range(IN_FLIGHT_MAX + 1))
         active, running, fresh, stopped = Signal(), Signal(), Signal(), Signal()
         load, settled, loaded = Signal(), Signal(), Signal()
         restart, advance, issue = Signal(), Signal(), Signal()
         fields, last, final_step = current.fields, loops.last, loops.final
 
-        accepted = Signal()
         m.d.comb += [
-            self.start.ready.eq(~coming_valid & (in_flight < IN_FLIGHT_MAX) & ~stopped),
-            accepted.eq(self.start.valid & self.start.ready),
+            self.start.ready.eq(~active & (in_flight < IN_FLIGHT_MAX) & ~stopped),
+            load.eq(self.start.valid & self.start.ready),
             self.idle.eq(in_flight == 0),
-            load.eq(coming_valid & ~active),
         ]
-        m.d.sync += [in_flight.eq(in_flight + accepted - self.finished), settled.eq(load), loaded.eq(settled)]
-        with m.If(accepted):
-            m.d.sync += [
-                coming.fields.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
-                coming.index.eq(self.start.payload.index),
-                coming_valid.eq(1),
-            ]
+        m.d.sync += [in_flight.eq(in_flight + load - self.finished), settled.eq(load), loaded.eq(settled)]
         with m.If(load):
-            m.d.sync += [current.eq(coming), coming_valid.eq(0), active.eq(1), running.eq(0), fresh.eq(1)]
+            m.d.sync += [current.index.eq(self.start.payload.index), active.eq(1), running.eq(0), fresh.eq(1)]
+        # The wide register waits for no logic: it follows what is offered while it is free.
+        with m.If(~active):
+            m.d.sync += current.fields.eq(self.start.payload.instruction[: ARRAY_FIELDS.size])
 
         # What this cycle does.
         residual_pending, residual_due = Signal(), Signal()
@@ -150,7 +144,7 @@ class Feeder(Component):
         with m.If(stopped):
             m.d.sync += running.eq(0)
 
-        busy = (active | coming_valid) & ~stopped
+        busy = (active | load) & ~stopped
         conflict, residual = issue & ~residual_due & ~final_sub_cycle, running & residual_due
         for number, event in enumerate((advance, conflict, residual, running & waits, ~running)):
             m.d.comb += self.events[number].eq(busy & event)
@@ -159,7 +153,7 @@ class Feeder(Component):
             loops.fields.eq(fields),
             loops.load.eq(loaded),
             loops.advance.eq(advance),
-            rows.start.eq(coming.fields),
+            rows.start.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
             rows.fields.eq(fields),
             rows.load.eq(load),
             rows.next.eq(restart),
@@ -253,6 +247,7 @@ class Feeder(Component):
             descriptor.parameter_addr.eq(tile_walk.parameter_addr),
             descriptor.threshold_addr.eq(tile_walk.threshold_addr),
             descriptor.end.eq(done),
+            descriptor.last.eq(stages[2].last),
             descriptor.take.eq(stages[LATENCY - 1].last),
         ]
         m.d.comb += [self.read.addr[bank].eq(addresses.bank_addr[bank]) for bank in range(config.pixels)]

@@ -7,7 +7,16 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.array.drain_select import LATENCY as SELECT_LATENCY
 from tercel.hw.array.feed import DRAIN_LAYOUT
-from tercel.hw.array.row_products import CHUNK_BITS, COARSE, PRODUCTS, WIDE_LATENCY, factors_layout, narrow_latency
+from tercel.hw.array.row_products import (
+    CHUNK_BITS,
+    COARSE,
+    PRODUCTS,
+    WIDE_LATENCY,
+    factors_layout,
+    narrow_latency,
+    shifted_left,
+    shifts_product,
+)
 from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
 from tercel.hw.array.row_sums import bias_layout
 from tercel.hw.array.slots import slot_layout
@@ -30,14 +39,16 @@ def static_layout() -> data.StructLayout:
 def operands_layout(config: Config) -> data.StructLayout:
     """The operands of a slot, each in the cycle in which a row needs it; in brackets how many cycles after the slot's selection.
 
-    ``bias`` [0], ``odd``, ``odd_wide`` [1], ``factors`` and ``coarse`` (see :class:`RowProducts`), ``shift`` with lane 0's product,
-    ``narrow_shifts`` with those of lanes 1 .. J-1. With a threshold memory ``limit``, ``never`` and ``more`` (see :class:`Rescale`).
+    ``bias`` [0], ``odd``, ``odd_wide`` [1], ``factors``, ``amount`` and ``coarse`` (see :class:`RowProducts`), ``shift`` with lane 0's
+    product, ``narrow_shifts`` with those of lanes 1 .. J-1. With a threshold memory ``limit``, ``never`` and ``more`` (see
+    :class:`Rescale`).
     """
     fields = {
         "bias": bias_layout(config),
         "odd": unsigned(config.drain_lanes),
         "odd_wide": unsigned(1),
         "factors": factors_layout(config),
+        "amount": unsigned(4 if shifts_product(config) else 0),
         "coarse": unsigned(1),
         "shift": shift_layout(sum_bits=32),
         "narrow_shifts": data.ArrayLayout(shift_layout(sum_bits=18), config.drain_lanes - 1),
@@ -148,27 +159,23 @@ class OperandFetch(Component):
         even = ~(fields.shift[0] ^ channel.shift[0])
         multiplier, amount = Signal(CHUNK_BITS, reset_less=True), Signal(4, reset_less=True)
         coarse = Signal(reset_less=True)
-        residual = Signal(2 * CHUNK_BITS, reset_less=True)
-        m.submodules.shift_1 = shift_1 = WideMux(width=CHUNK_BITS + 3, count=4)
-        m.submodules.shift_4 = shift_4 = WideMux(width=CHUNK_BITS + 15, count=4)
-        m.d.comb += [shift_1.sel.eq(amount[:2]), shift_4.sel.eq(amount[2:])]
-        for index in range(4):
-            m.d.comb += [shift_1.inputs[index].eq(multiplier << index), shift_4.inputs[index].eq(shift_1.o << 4 * index)]
         m.d.sync += [
             multiplier.eq(Mux(even, fields.res_multiplier << 1, fields.res_multiplier)),
             amount.eq(total[:4] | total[5].replicate(4)),
             coarse.eq(total[4:].any()),
-            residual.eq(shift_4.o),
             self.o.coarse.eq(delayed(m, coarse, 3, name="coarse")),
         ]
         assert COARSE == 16
-        late = [delayed(m, multiplier, 1, name=f"multiplier_{lane}") for lane, multiplier in enumerate(multipliers[:2])]
-        m.d.sync += factors[0].eq(late[0])
-        m.d.sync += factors[1].eq(Mux(fields.narrow, late[1], late[0]) if len(late) > 1 else late[0])
+        m.d.sync += factors[0].eq(multipliers[0])
+        m.d.sync += factors[1].eq(Mux(fields.narrow, multipliers[1], multipliers[0]) if len(multipliers) > 1 else multipliers[0])
+        if shifts_product(self.config):
+            m.d.sync += [factors[2].eq(multiplier), self.o.amount.eq(delayed(m, amount, 2, name="amount"))]
+            return
+        residual = Signal(2 * CHUNK_BITS, reset_less=True)
+        m.d.sync += residual.eq(shifted_left(m, multiplier, amount, width=CHUNK_BITS + 15, name="residual"))
         for index in range(2, len(factors)):
-            multiplier = multipliers[index] if index < len(multipliers) else 0
             part = residual.word_select(index - 2, CHUNK_BITS) if index < PRODUCTS else 0
-            m.d.sync += factors[index].eq(Mux(fields.narrow, multiplier, part))
+            m.d.sync += factors[index].eq(Mux(fields.narrow, multipliers[index], part))
 
     def _threshold(self, m: Module) -> None:
         """Read late, so that nothing has to wait for the product."""

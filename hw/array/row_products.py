@@ -1,4 +1,4 @@
-"""From a row's biased sums to the products that are shifted: four multipliers a row serve both kinds of slot.
+"""From a row's biased sums to the products that are shifted: the same multipliers serve both kinds of slot.
 
 ::
 
@@ -6,22 +6,24 @@
     narrow slot       v * M, lane 0   v * M, lane 1   v * M, lanes 2, 3 (and one for each further lane)
     wide slot         low v * M       high v * M      d * low factor, d * high factor
 
-d is the residual code less its zero point. A machine with fewer lanes has multipliers of its own for the products that no lane lends.
+d is the residual code less its zero point. A machine with fewer than four lanes would need multipliers of its own for d: it has one, for d
+times the unshifted factor, and shifts the product.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.cell import SUM_BITS
 from tercel.hw.array.row_sums import NARROW_BITS
 from tercel.hw.config import Config
-from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
+from tercel.hw.product import Product
 from tercel.hw.scale import as_factor
+from tercel.hw.wide_mux import WideMux
 
 PRODUCTS = 4
-"""Of a wide slot."""
+"""Of a wide slot where the factor of the residual is shifted."""
 
 CHUNK_BITS = 17
 """Of the low factor and of the low part of a wide sum: what a signed DSP multiplies besides a sign."""
@@ -39,6 +41,11 @@ WIDE_LATENCY = 4
 """Cycles from ``wide`` to its product."""
 
 
+def shifts_product(config: Config) -> bool:
+    """Whether the residual's product is shifted, not its factor: lanes too few to lend it two multipliers."""
+    return config.drain_lanes < PRODUCTS
+
+
 def narrow_latency(lane: int) -> int:
     """Cycles from the sum of a lane other than 0 to its product."""
     return 2 if lane == 1 else 1
@@ -46,7 +53,7 @@ def narrow_latency(lane: int) -> int:
 
 def factors_layout(config: Config) -> data.ArrayLayout:
     """The right operand of each multiplier."""
-    return data.ArrayLayout(unsigned(CHUNK_BITS), max(PRODUCTS, config.drain_lanes))
+    return data.ArrayLayout(unsigned(CHUNK_BITS), 3 if shifts_product(config) else config.drain_lanes)
 
 
 class RowProducts(Component):
@@ -59,7 +66,9 @@ class RowProducts(Component):
     difference : In(signed(10))
         Residual code less its zero point, with ``wide``.
     factors : In(factors_layout)
-        0 and 1 a cycle after the sums, 2 and above with them in narrow slots, and in wide ones a cycle later.
+        With the sums; those of lanes 2 and above a cycle later in wide slots.
+    amount : In(4)
+        Where the product is shifted, two cycles after ``wide``: by how much.
     coarse : In(1)
         Three cycles after ``wide``: shift the residual by ``COARSE``.
     narrow, residual : In(1)
@@ -78,6 +87,7 @@ class RowProducts(Component):
                 "narrow_sums": In(data.ArrayLayout(signed(NARROW_BITS), config.drain_lanes)),
                 "difference": In(signed(10)),
                 "factors": In(factors_layout(config)),
+                "amount": In(4),
                 "coarse": In(1),
                 "narrow": In(1),
                 "residual": In(1),
@@ -90,20 +100,22 @@ class RowProducts(Component):
         """Multipliers, then the parts of a wide product."""
         m = Module()
         lanes = self.config.drain_lanes
-        left = [Signal(signed(NARROW_BITS), name=f"left_{index}", reset_less=True) for index in range(2)]
+        low_part = Cat(self.wide[:CHUNK_BITS], self.wide[CHUNK_BITS] & self.narrow).as_signed()
         high_part = self.wide[CHUNK_BITS:].as_signed()
-        m.d.sync += [
-            left[0].eq(Cat(self.wide[:CHUNK_BITS], self.wide[CHUNK_BITS] & self.narrow)),
-            left[1].eq(Mux(self.narrow, self.narrow_sums[1], high_part) if lanes > 1 else high_part),
-        ]
-        left += [self.narrow_sums[lane] for lane in range(2, lanes)]
-        if len(left) < PRODUCTS:
-            left += [delayed(m, self.difference, 1, name="difference")] * (PRODUCTS - len(left))
+        left = [low_part, Mux(self.narrow, self.narrow_sums[1], high_part) if lanes > 1 else high_part]
+        if shifts_product(self.config):
+            left.append(self.difference)
         products = []
         for index, value in enumerate(left):
-            product = Signal(signed(len(value) + CHUNK_BITS), name=f"product_{index}", reset_less=True)
-            m.d.sync += product.eq(value * as_factor(self.factors[index]))
+            m.submodules[f"product_{index}"] = product = Product(a_bits=len(value), b_bits=CHUNK_BITS + 1)
+            m.d.comb += [product.a.eq(value), product.b.eq(as_factor(self.factors[index]))]
+            products.append(product.o)
+        # The operands of the others come a cycle later in wide slots.
+        for index in range(len(left), lanes):
+            product = Signal(signed(NARROW_BITS + CHUNK_BITS), name=f"product_{index}", reset_less=True)
+            m.d.sync += product.eq(self.narrow_sums[index] * as_factor(self.factors[index]))
             products.append(product)
+        assert narrow_latency(1) == Product.LATENCY
         m.d.comb += [self.narrow_products[lane].eq(products[lane]) for lane in range(1, lanes)]
 
         low, high = products[:2]
@@ -118,7 +130,11 @@ class RowProducts(Component):
         m.d.sync += scaled.eq(Cat(low[:CHUNK_BITS], add_high.o))
         added = Signal(signed(RESIDUAL_BITS))
         with m.If(self.residual):
-            m.d.sync += added.eq(Cat(products[2][:CHUNK_BITS], (products[3] + (products[2] >> CHUNK_BITS))[: RESIDUAL_BITS - CHUNK_BITS]))
+            if shifts_product(self.config):
+                m.d.sync += added.eq(shifted_left(m, products[2], self.amount, width=RESIDUAL_BITS, name="residual"))
+            else:
+                high_sum = (products[3] + (products[2] >> CHUNK_BITS))[: RESIDUAL_BITS - CHUNK_BITS]
+                m.d.sync += added.eq(Cat(products[2][:CHUNK_BITS], high_sum))
         with m.Else():
             m.d.sync += added.eq(0)
         m.submodules.add_residual = add_residual = MuxAdd(WIDE_BITS)
@@ -130,6 +146,18 @@ class RowProducts(Component):
         ]
         m.d.sync += self.product.eq(add_residual.o)
         return m
+
+
+def shifted_left(m: Module, value: Value, amount: Value, *, width: int, name: str) -> Value:
+    """``value`` shifted left by ``amount`` (0..15), modulo ``2**width``; in its signedness."""
+    bits = min(width, len(value) + 3)
+    m.submodules[f"shift_{name}_1"] = fine = WideMux(width=bits, count=4)
+    m.submodules[f"shift_{name}_4"] = coarse = WideMux(width=width, count=4)
+    m.d.comb += [fine.sel.eq(amount[:2]), coarse.sel.eq(amount[2:])]
+    between = fine.o.as_signed() if value.shape().signed else fine.o
+    for index in range(4):
+        m.d.comb += [fine.inputs[index].eq(value << index), coarse.inputs[index].eq(between << 4 * index)]
+    return coarse.o.as_signed() if value.shape().signed else coarse.o
 
 
 def narrow_product_bits(config: Config) -> int:

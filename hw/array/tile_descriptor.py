@@ -7,17 +7,17 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.array.bank_address import LATENCY as ADDRESS_LATENCY
 from tercel.hw.array.crossbar import LATENCY as ACT_LATENCY
-from tercel.hw.array.feed import DRAIN_LAYOUT, tile_layout
+from tercel.hw.array.feed import DRAIN_LAYOUT, drain_interval, tile_layout
 from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.array.tile_walk import threshold_addr_bits
 from tercel.hw.config import Config
-from tercel.hw.delay import delayed
+from tercel.hw.delay import delayed, delayed_arrivals
 from tercel.hw.isa import ADDR_BITS
 
 
 class TileDescriptor(Component):
-    """Carries the tile along with its last step; one tile per cycle.
+    """Carries the tile along with its last step; tiles are at least a narrow drain interval apart.
 
     Inputs belong to the cycle of the step's issue. ``fault`` follows by the ``LATENCY`` of :class:`BankAddress`, ``tile`` by that of
     :class:`Crossbar`.
@@ -30,6 +30,8 @@ class TileDescriptor(Component):
         Output pointer of pixel 0 for the output group, and valid pixels.
     parameter_addr, threshold_addr, end : In
         As in the tile.
+    last : In(1)
+        The step issued two cycles ago was the last of its tile.
     fault : Out(1)
         Some word of some valid pixel is at or past the depth.
     take : In(1)
@@ -52,6 +54,7 @@ class TileDescriptor(Component):
                 "parameter_addr": In(exact_log2(config.parameter_depth)),
                 "threshold_addr": In(threshold_addr_bits(config)),
                 "end": In(1),
+                "last": In(1),
                 "fault": Out(1),
                 "take": In(1),
                 "tile": Out(tile_layout(config)),
@@ -86,9 +89,12 @@ class TileDescriptor(Component):
         m.d.sync += self.fault.eq(near_out_3 | far_out_3)
         assert ADDRESS_LATENCY == 4
 
-        entry_7 = delayed(m, entry_2, ACT_LATENCY - 3, name="late_entry")
-        near_7 = delayed(m, near_2, ACT_LATENCY - 3, name="near")
-        far_7 = delayed(m, far_2, ACT_LATENCY - 3, name="far")
+        late = data.StructLayout({"entry": layout, "near": ADDR_BITS, "far": ADDR_BITS})
+        late_2 = Signal(late)
+        m.d.comb += [late_2.entry.eq(entry_2), late_2.near.eq(near_2), late_2.far.eq(far_2)]
+        interval = drain_interval(config, narrow=True, thresholds=0)
+        late_7 = delayed_arrivals(m, late_2, self.last, ACT_LATENCY - 3, interval=interval, name="late")
+        entry_7, near_7, far_7 = late_7.entry, late_7.near, late_7.far
         for row in range(pixels):
             m.d.sync += self.tile.addr[row].eq(Mux(row < entry_7.bank, far_7, near_7))
         with m.Switch(entry_7.bank):
