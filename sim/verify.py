@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import joblib
 import numpy as np
 
-from tercel.hw.config import BASE, Config
+from tercel.hw.config import BASE, SMALL, Config
 from tercel.hw.isa import Fault, IsaError, decode
 from tercel.sim.backend import GoldenBackend, Result, VerilatorBackend
 from tercel.sim.verilator.build import build_simulation
@@ -42,6 +42,7 @@ COMPOSITE = Config(
     pixels=6,
     lanes=8,
     outputs=16,
+    depthwise_taps=3,
     drain_lanes=4,
     multiplier_bits=13,
     per_channel_multiplier=True,
@@ -71,8 +72,9 @@ TERNARY = Config(
     threshold_depth=0,
     memory_width=1,
 )
-VERIFY_CONFIGS = {config.name: config for config in (PRIME, COMPOSITE, TERNARY, BASE)}
-"""``prime`` and ``ternary`` differ in every parameter, ``composite`` has everything at a P that is no prime."""
+VERIFY_CONFIGS = {config.name: config for config in (PRIME, COMPOSITE, TERNARY, SMALL, BASE)}
+"""``prime`` and ``ternary`` differ in every parameter, ``composite`` has everything at a P that is no prime, and
+takes 3 depthwise taps a cycle."""
 
 HOSTILE_WORK = 200_000
 """Cycles of work in a hostile program, at most: a flipped count can ask for days of lawful work."""

@@ -25,5 +25,5 @@ def test_golden_equals_rtl(config):
 
 def test_unknown_config(capsys):
     assert main(["verify", "odd"]) == 2
-    message = "tercel: config must be one of prime, composite, ternary, base, not 'odd' (the configs made for verification)\n"
+    message = "tercel: config must be one of prime, composite, ternary, small, base, not 'odd' (the configs made for verification)\n"
     assert capsys.readouterr().err == message
