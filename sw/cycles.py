@@ -46,8 +46,8 @@ STORE_LATENCY = 9
 """From the start to the last acknowledge, besides the beats and the memory's latency."""
 SYNC_LATENCY = 1
 """From start to end of a SYNC."""
-FETCH_LATENCY = 3
-"""Cycles to fetch an instruction, besides its beats and the memory's latency."""
+FETCH_LATENCY = 7
+"""Cycles to fetch and dispatch an instruction, besides its beats and the memory's latency."""
 
 
 @dataclass(frozen=True, kw_only=True)

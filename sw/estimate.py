@@ -163,7 +163,7 @@ class _Machine:
         return moved
 
     def _fetching(self) -> bool:
-        return self.fetched < len(self.jobs) and self.fetched <= self.dispatched + 1 and self.fetch_ready == _NEVER
+        return self.fetched < len(self.jobs) and self.fetched <= self.dispatched and self.fetch_ready == _NEVER
 
     def _rates(self) -> dict[Engine, float]:
         moving = [e for e in (Engine.LOAD, Engine.STORE) if (job := self.queues[e].running) is not None and job.beats_left > 0]

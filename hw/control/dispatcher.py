@@ -44,7 +44,7 @@ class Dispatcher(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """The instruction stays in the fetch's register while it is looked at."""
+        """The instruction stays in the fetch's register while it is looked at; HALT and a fault stay for good."""
         m = Module()
         m.submodules.checks = checks = Checks(self._config)
         m.d.comb += [

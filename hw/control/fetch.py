@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
-from tercel.hw.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES, Fault, Opcode
+from tercel.hw.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES, Fault
 from tercel.hw.load_increment import LoadIncrement
 
 
@@ -26,13 +26,13 @@ def fetched_layout(config: Config) -> data.StructLayout:
 
 
 class Fetch(Component):
-    """Reads the program, one instruction ahead of its consumer, up to HALT, the last instruction or a memory fault.
+    """Reads the program, one instruction after the other, up to HALT, the last instruction or a memory fault.
 
     The last item is HALT or one with a ``fault``: ``BUS_ERROR`` or ``BUS_TIMEOUT`` at the instruction that could not be read,
     ``PROGRAM_END`` with index ``count`` after ``count`` instructions without HALT. Nothing is requested behind it.
 
-    One instruction takes 80/W beats plus the memory's latency plus 4 cycles. While ``o`` is not taken, one more instruction is
-    read behind it. Beats are requested only when there is room for them, so responses are always accepted.
+    One instruction takes 80/W beats plus the memory's latency plus 4 cycles, from when the one before it was taken: it stays in the
+    register where it was put together. Queues hold the instructions that are ahead.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Fetch(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """An assembly shift register in front of the output register; data registers are never cleared."""
+        """A shift register; data registers are never cleared."""
         m = Module()
         beat_bits = 8 * self._config.memory_width
         beats = INSTRUCTION_BYTES // self._config.memory_width
@@ -77,9 +77,14 @@ class Fetch(Component):
         requested = Signal(range(beats + 1))
         received = Signal(range(beats + 1))
         beat_addr = Signal(beat_addr_bits(self._config))
-        fetched = Signal(fetched_layout(self._config), reset_less=True)
 
-        m.d.comb += [self.memory.request.payload.eq(beat_addr), self.o.payload.eq(fetched)]
+        m.d.comb += [
+            self.memory.request.payload.eq(beat_addr),
+            self.o.p.instruction.eq(assembly),
+            self.o.p.nonzero.eq(nonzero),
+            self.o.p.index.eq(index),
+            self.o.p.fault.eq(fault),
+        ]
         idle = Signal()
         requesting = Signal()
         m.submodules.beat_addr_increment = increment = LoadIncrement(len(beat_addr))
@@ -102,22 +107,6 @@ class Fetch(Component):
             with m.If((fault == Fault.NONE) & self.memory.err):
                 m.d.sync += fault.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
 
-        # The wide register waits for no logic: it follows until there is an item in it. Its halves look at two copies of that
-        # bit, one of them inverted so that synthesis does not merge them.
-        free = Signal(init=1)
-        half = INSTRUCTION_BITS // 2
-        with m.If(self.o.ready):
-            m.d.sync += [self.o.valid.eq(0), free.eq(1)]
-        with m.If(free):
-            m.d.sync += fetched.instruction[half:].eq(assembly[half:])
-        with m.If(~self.o.valid):
-            m.d.sync += [
-                fetched.instruction[:half].eq(assembly[:half]),
-                fetched.nonzero.eq(nonzero),
-                fetched.index.eq(index),
-                fetched.fault.eq(fault),
-            ]
-
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += idle.eq(1)
@@ -127,18 +116,16 @@ class Fetch(Component):
                 m.d.sync += [requested.eq(0), received.eq(0)]
                 m.next = "READ"
                 with m.If(index == self.count):
-                    m.d.sync += fault.eq(Fault.PROGRAM_END)
+                    m.d.sync += [fault.eq(Fault.PROGRAM_END), self.o.valid.eq(1)]
                     m.next = "GIVE"
             with m.State("READ"):
                 # After an error the rest is read all the same: no answer is left to come.
                 m.d.comb += self.memory.request.valid.eq(requested != beats)
                 with m.If(received == beats):
+                    m.d.sync += self.o.valid.eq(1)
                     m.next = "GIVE"
-            with m.State("GIVE"), m.If(~self.o.valid):
-                m.d.sync += [self.o.valid.eq(1), free.eq(0), index.eq(index + 1)]
+            # HALT and what has a fault are never taken.
+            with m.State("GIVE"), m.If(self.o.ready):
+                m.d.sync += [self.o.valid.eq(0), index.eq(index + 1)]
                 m.next = "BEGIN"
-                with m.If((fault != Fault.NONE) | (assembly[:4] == Opcode.HALT)):
-                    m.next = "END"
-            with m.State("END"):
-                pass
         return m
