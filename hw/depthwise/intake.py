@@ -11,8 +11,8 @@ from tercel.hw.interfaces import DONE_LAYOUT, START_LAYOUT
 class Intake(wiring.Component):
     """Holds the instructions that the other blocks work on.
 
-    An instruction becomes ``ahead`` (with ``walk`` in its first cycle) while the one before is still ``current``; it becomes
-    current, a cycle before ``begin``, when that has ``finished``; it stays ``ahead`` until ``walked``. The last word of
+    An instruction that is offered becomes ``ahead`` (with ``walk`` in its first cycle) while the one before is still ``current``; it is
+    taken and becomes current, a cycle before ``begin``, when that has ``finished``; it stays ``ahead`` until ``walked``. The last word of
     ``current`` waits for ``may_finish``.
     A fault (``range_fault``) is held, with the index of the current instruction. ``busy``: there is an instruction.
     """
@@ -41,9 +41,9 @@ class Intake(wiring.Component):
         m = Module()
         # The walk of the rows and the hand-over are independent; both must be over before the next instruction comes.
         walking, waiting, computing = Signal(), Signal(), Signal()
-        ahead_index, current_index = Signal(16), Signal(16)
+        current_index = Signal(16)
         m.d.comb += [
-            self.start.ready.eq(~walking & ~waiting & ~self.fault),
+            self.start.ready.eq(waiting & ~computing),
             self.busy.eq(walking | waiting | computing | self.done.valid),
             self.may_finish.eq(~self.done.valid),
             self.fault_index.eq(current_index),
@@ -51,14 +51,9 @@ class Intake(wiring.Component):
         m.d.sync += self.walk.eq(0)
         with m.If(self.walked):
             m.d.sync += walking.eq(0)
-        with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [
-                self.ahead.eq(self.start.payload.instruction[: INSTRUCTION.size]),
-                ahead_index.eq(self.start.payload.index),
-                walking.eq(1),
-                waiting.eq(1),
-                self.walk.eq(1),
-            ]
+        offered = self.start.payload.instruction[: INSTRUCTION.size]
+        with m.If(self.start.valid & ~walking & ~waiting & ~self.fault):
+            m.d.sync += [self.ahead.eq(offered), walking.eq(1), waiting.eq(1), self.walk.eq(1)]
         planned = Signal()
         m.d.sync += [planned.eq(0), self.begin.eq(planned)]
         with m.If(self.done.ready):
@@ -66,8 +61,9 @@ class Intake(wiring.Component):
         with m.If(self.finished):
             m.d.sync += [computing.eq(0), self.done.valid.eq(1), self.done.payload.index.eq(current_index)]
             m.d.sync += self.done.payload.post.eq(self.current.post)
-        with m.If(waiting & ~computing):
-            m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1), self.current.eq(self.ahead), current_index.eq(ahead_index)]
+        with m.If(self.start.ready):
+            m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1)]
+            m.d.sync += [self.current.eq(offered), current_index.eq(self.start.payload.index)]
         with m.If(self.range_fault):
             m.d.sync += self.fault.eq(1)
         return m
