@@ -49,7 +49,7 @@ def random_memories(rng, config):
 def random_fields(rng, config, *, kind):
     """The drain's fields of an instruction of a ``kind``: narrow, wide, residual, thresholds, both."""
     low, high = sorted((signed_of(rng, 9), signed_of(rng, 9)))
-    return {
+    fields = {
         "gain": rng.randrange(2),
         "narrow": int(kind == "narrow"),
         "multiplier": rng.randrange(1 << config.multiplier_bits),
@@ -64,6 +64,12 @@ def random_fields(rng, config, *, kind):
         "res_shift": rng.randint(0, 8) if rng.random() < 0.7 else rng.randrange(32),
         "z_res": signed_of(rng, 9),
     }
+    if kind == "residual" and rng.random() < 0.7:
+        # The residual decides, to the last bit, where all channels have the instruction's multiplier.
+        scale = rng.randint(0, 8)
+        fields |= {"multiplier": 0, "res_multiplier": rng.randint(1 << 15, (1 << 16) - 1), "res_shift": scale, "shift": scale + 16}
+        fields |= {"z_out": rng.randint(-9, 9), "lo": -256, "hi": 255}
+    return fields
 
 
 def random_tile(rng, config, memories, *, fields, index, post, end):

@@ -112,7 +112,9 @@ class OperandFetch(Component):
         for lane in range(lanes):
             bias = self.parameter.data[lane].bias
             m.d.sync += [o.bias[lane].eq(Mux(fields.gain, bias >> 1, bias)), odd_2[lane].eq(bias[0])]
-        m.d.sync += [o.odd.eq(odd_2), o.odd_wide.eq(odd_2.bit_select(lane_2, 1))]
+        # Lanes 2 and above have the residual's difference in wide slots, to which nothing is added.
+        upper = odd_2[2:] & fields.narrow.replicate(max(0, lanes - 2))
+        m.d.sync += [o.odd.eq(Cat(odd_2[:2], upper)), o.odd_wide.eq(odd_2.bit_select(lane_2, 1))]
         assert SELECT_LATENCY == 2
 
         channels = [self._channel(m, lane) for lane in range(lanes)]
