@@ -6,14 +6,23 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from tercel.sw.quantize import SCHEMES  # noqa: E402
+from tercel.sw.quantize import SCHEMES, quantize  # noqa: E402
 from tercel.sw.quantize.alignment import align_channels, aligning_links  # noqa: E402
 from tercel.sw.quantize.calibration import CalibrationImages, calibrate  # noqa: E402
 from tercel.sw.quantize.capture import capture  # noqa: E402
 from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
-from tercel.sw.quantize.links import channel_maxima, find_links  # noqa: E402
+from tercel.sw.quantize.link_statistics import BINS, expect_links, measure_links  # noqa: E402
+from tercel.sw.quantize.links import find_links  # noqa: E402
+from tercel.sw.quantize.normal import ClippedNormal  # noqa: E402
 from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
 from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
+from tercel.sw.quantize.scheme import Shift  # noqa: E402
+
+
+class Still(Shift):
+    @property
+    def aligns(self):
+        return False
 
 
 def aligned(model, *, scheme="shift8", bits=4):
@@ -25,7 +34,7 @@ def aligned(model, *, scheme="shift8", bits=4):
     kept = calibrate(prepared, stream, progress=lambda *_: None)
     before = [layer.weight.clone() for layer in weighted_layers(prepared)]
     links = aligning_links(find_links(prepared))
-    align_channels(links, channel_maxima(prepared, [link for link in links if link.is_clamped], kept))
+    align_channels(links, measure_links(prepared, links, kept))
     layers = list(weighted_layers(prepared))
     with torch.no_grad():
         outputs = torch.cat([prepared(image[None]) for image in images])
@@ -53,12 +62,13 @@ def misfit(ranges):
     return exponent - np.floor(exponent)
 
 
+@pytest.mark.parametrize("bits", [4, 7])
 @pytest.mark.parametrize("clamp", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(0.0, 50.0)])
-def test_ranges_meet_powers_of_two(clamp):
-    moved, ranges = aligned(chain(clamp))
+def test_ranges_meet_powers_of_two(clamp, bits):
+    moved, ranges = aligned(chain(clamp), bits=bits)
     assert moved == [True] * 4
-    for layer in ranges[:3]:
-        assert (misfit(layer) < 0.08).all()
+    assert np.mean(misfit(ranges[0]) < 0.01) >= 0.75  # a depthwise reader costs nothing
+    assert np.mean(misfit(ranges[1])) < 0.3 and np.mean(misfit(ranges[2])) < 0.3
 
 
 @pytest.mark.parametrize(("options", "clamp"), [
@@ -89,8 +99,44 @@ def test_a_tensor_with_two_readers_stays():
     assert aligned(Fork())[0] == [False] * 3
 
 
-def test_factors():
-    ranges = np.array([1.0, 0.3, 0.5, 0.49, 2.0**-16, 0.0])
-    factors = SCHEMES["shift8"].alignment(ranges)
-    assert factors.tolist() == pytest.approx([1.0, 0.25 / 0.3, 1.0, 1.0, 1.0, 1.0], rel=1e-5)
-    assert SCHEMES["shift8"].alignment(np.zeros(2)).tolist() == [1.0, 1.0]
+def test_outputs_err_less():
+    errors = {"moved": 0.0, "stays": 0.0}
+    for seed in (1, 2):
+        model = chain(nn.ReLU6(), seed=seed)
+        with torch.no_grad():
+            for layer in model:
+                if isinstance(layer, nn.Conv2d):
+                    layer.weight *= 6
+                    layer.bias.abs_()
+        torch.manual_seed(2)
+        images = torch.randn(16, 3, 8, 8)
+        for name, scheme in (("moved", SCHEMES["shift8"]), ("stays", Still(name="still", summary=""))):
+            program = quantize(model, calibration=images, scheme=scheme, bits=4).module()
+            with torch.no_grad():
+                outputs, exact = torch.cat([program(image[None]) for image in images]), model.eval()(images)
+            errors[name] += float((outputs - exact).square().mean() / exact.var())
+    assert errors["moved"] < 0.8 * errors["stays"]
+
+
+def test_statistics_as_measured_and_as_expected():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU6(), nn.Conv2d(3, 2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.6, 0.8]])[:, :, None, None])
+        model[0].bias.copy_(torch.tensor([0.5, 1.0, 0.0]))
+    images = torch.randn(4, 2, 64, 64)
+    prepared = prepare_pt2e(capture(model, images[:1]), TercelQuantizer())
+    kept = calibrate(prepared, CalibrationImages(images), progress=lambda *_: None)
+    (link,) = find_links(prepared)
+    measured = measure_links(prepared, [link], kept)[link.layer.node]
+    found = {
+        link.layer.node: ClippedNormal(torch.tensor([0.5, 1.0, 0.0]).double(), torch.tensor([1.0, 2.0, 1.0]).double()),
+        link.layer.input_node: ClippedNormal(torch.zeros(2).double(), torch.ones(2).double()),
+    }
+    expected = expect_links(found, [link])[link.layer.node]
+    assert measured.shares.shape == expected.shares.shape == (3, BINS) and measured.end == expected.end
+    for known in (measured, expected):
+        assert torch.allclose(known.shares.sum(dim=1), torch.ones(3).double())
+        assert torch.allclose(known.shares @ known.centres, torch.tensor([0.5, 1.0, 0.0]).double(), atol=0.1)
+        assert torch.allclose(known.input_variance, torch.ones(2).double(), atol=0.05)
+    assert (measured.shares - expected.shares).abs().sum(dim=1).max() < 0.15

@@ -125,6 +125,12 @@ def test_ternary_grid_uses_all_three_codes():
     assert 0.3 < density < 0.75
 
 
+def test_one_shift_more():
+    chosen = scales("shift8", layer([1.0, 0.5, 2.0**-15]))
+    assert (chosen / SCHEMES["shift8"].finer(chosen)).tolist() == [2.0, 2.0, 1.0]
+    assert SCHEMES["per_channel"].finer(chosen) is None and SCHEMES["shift_search"].finer(chosen) is None
+
+
 def test_numbers():
     assert [largest_code(bits) for bits in (2, 3, 4, 8)] == [1, 3, 7, 127]
     assert floor_log2(np.array([1.0, 0.999, 2.0, 3.9, 0.0])).tolist() == [0, -1, 1, 1, 0]

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from tercel.sw.quantize.channel_statistics import distributions, kernel_sums, read_norms
 from tercel.sw.quantize.errors import QuantizeError
 from tercel.sw.quantize.evidence import Evidence, Report
+from tercel.sw.quantize.link_statistics import LinkStatistics, expect_links
 from tercel.sw.quantize.links import Link
 from tercel.sw.quantize.observers import ActivationObserver
 from tercel.sw.quantize.prepared_graph import WeightedLayer, observer, weighted_layers
@@ -48,6 +49,10 @@ class NormEvidence(Evidence):
         """What few values exceed."""
         found = distributions(prepared, input_range=self.input_range)
         return {link.layer.node: (found[link.layer.node].mean + REACH * found[link.layer.node].std).float() for link in links}
+
+    def statistics(self, prepared: GraphModule, links: Sequence[Link]) -> Mapping[Node, LinkStatistics]:
+        """What is expected."""
+        return expect_links(distributions(prepared, input_range=self.input_range), links)
 
     def observe(self, prepared: GraphModule, *, report: Report) -> None:
         """Ranges that hold what is expected of every channel, and all of the input's."""

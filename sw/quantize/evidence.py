@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from tercel.sw.quantize.calibration import KEPT_IMAGES, CalibrationImages, calibrate
+from tercel.sw.quantize.link_statistics import LinkStatistics, measure_links
 from tercel.sw.quantize.links import Link, channel_maxima
 from tercel.sw.quantize.rounding import images_to_keep, round_network
 from tercel.sw.quantize.roundings import Rounding
@@ -27,6 +28,10 @@ class Evidence(ABC):
     @abstractmethod
     def maxima(self, prepared: GraphModule, links: Sequence[Link]) -> Mapping[Node, Tensor]:
         """Largest value of each channel before it is clamped, float32 ``[channels]`` by layer."""
+
+    @abstractmethod
+    def statistics(self, prepared: GraphModule, links: Sequence[Link]) -> Mapping[Node, LinkStatistics]:
+        """What the channels of links are like, by layer, once the observers have seen the activations."""
 
     @abstractmethod
     def observe(self, prepared: GraphModule, *, report: Report) -> None:
@@ -64,6 +69,10 @@ class ImageEvidence(Evidence):
     def maxima(self, prepared: GraphModule, links: Sequence[Link]) -> Mapping[Node, Tensor]:
         """On the first images."""
         return channel_maxima(prepared, links, self.kept[:KEPT_IMAGES] or self.images.first(KEPT_IMAGES))
+
+    def statistics(self, prepared: GraphModule, links: Sequence[Link]) -> Mapping[Node, LinkStatistics]:
+        """On the first images."""
+        return measure_links(prepared, links, self.kept[:KEPT_IMAGES])
 
     def observe(self, prepared: GraphModule, *, report: Report) -> None:
         """All images."""

@@ -87,7 +87,7 @@ def scaled_graph(
         equalize_channels(links, evidence.maxima(prepared, links))
     evidence.observe(prepared, report=report)
     aligning = aligning_links(links)
-    align_channels(aligning, evidence.maxima(prepared, [link for link in aligning if link.is_clamped]))
+    align_channels(aligning, evidence.statistics(prepared, aligning))
     choose_weight_scales(prepared)
     return prepared
 

@@ -38,6 +38,26 @@ class Link:
         return self.limit < _NO_LIMIT
 
     @property
+    def code_range(self) -> tuple[float, float]:
+        """Lowest and highest value that the codes of the layer's output hold, behind the clamps."""
+        scale, zero_point = self._output_observers()[0].scale_and_zero_point
+        return -zero_point * scale, (255 - zero_point) * scale
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the reader gets the very codes of the layer's output: False behind an average."""
+        observers = self._output_observers()
+        return all(watched.scale_and_zero_point == observers[0].scale_and_zero_point for watched in observers)
+
+    def _output_observers(self) -> list[ActivationObserver]:
+        found, node = [], self.layer.node
+        while node is not self.reader.node:
+            node = next(iter(node.users))
+            if isinstance(watched := observer(self.layer.graph_module, node), ActivationObserver):
+                found.append(watched)
+        return found
+
+    @property
     def reads_depthwise(self) -> bool:
         """Whether the reader is a depthwise convolution, whose own channels then are this layer's."""
         return self.reader.group_count > 1

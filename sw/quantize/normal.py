@@ -49,6 +49,11 @@ class ClippedNormal:
         second = second - 2 * self.mean * std * density - std**2 * (edge_high[1] - edge_low[1])
         return first, (second - first**2).clamp(min=0).sqrt()
 
+    def share_below(self, edges: Tensor) -> Tensor:
+        """How much of each channel is expected below each of ``edges`` (ascending, ``[edges]``): ``[channels, edges]``."""
+        shares = _distribution((edges - self.mean[:, None]) / self.std.clamp(min=_LEAST)[:, None])
+        return torch.where(edges <= self.low, 0.0, torch.where(edges > self.high, 1.0, shares))
+
     def ends(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value expected of each channel."""
         low, high = self.mean - TAIL * self.std, self.mean + TAIL * self.std

@@ -114,6 +114,10 @@ class PerChannelWeightObserver(ObserverBase):  # type: ignore[misc]
         self._scales = torch.from_numpy(self.scheme.scales(rows, bits=self.bits, least=least))
         return self._scales
 
+    def replace(self, scales: Tensor) -> None:
+        """Put other scales in their place, float32 ``[channels]``."""
+        self._scales = scales
+
     def calculate_qparams(self, **_: Any) -> tuple[Tensor, Tensor]:
         """Scales and zero points as PT2E wants them; of the weights seen last, without regard to the bias, if none were fixed."""
         if self._scales is None:

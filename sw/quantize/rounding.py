@@ -1,14 +1,15 @@
 """Rounding a network's weights to their grid, in one of several ways."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 from torch.fx import GraphModule
 
 from tercel.sw.quantize.calibration import KEPT_IMAGES
-from tercel.sw.quantize.compensated_rounding import round_weights
-from tercel.sw.quantize.layer_by_layer import finish_layers
+from tercel.sw.quantize.compensated_rounding import round_on_finer_grids
+from tercel.sw.quantize.layer_by_layer import Rounder, finish_layers
 from tercel.sw.quantize.reconstruction import LEARNING_IMAGES, learn_rounding
 from tercel.sw.quantize.roundings import Rounding
 from tercel.sw.quantize.weight_scales import round_by_scheme, round_each_by_scheme
@@ -47,7 +48,11 @@ def round_network(
     elif rounding == "nearest" and not bias_correction:
         round_each_by_scheme(graph_module)
     if rounding == "compensated" or bias_correction:
-        rounders = {"nearest": lambda layer, _: round_by_scheme(layer), "compensated": round_weights, "learned": None}
+        rounders: dict[Rounding, Rounder | None] = {
+            "nearest": lambda layer, _: round_by_scheme(layer),
+            "compensated": partial(round_on_finer_grids, mean_counts=not bias_correction),
+            "learned": None,
+        }
         finish_layers(
             graph_module,
             images[:KEPT_IMAGES],

@@ -26,8 +26,6 @@ Shifts = npt.NDArray[np.int64]
 ShiftRule = Literal["floor", "round", "signed", "search"]
 
 MAX_SHIFT = 15
-_ALMOST = 0.95
-"""A channel that fills this share of the codes is left where it is."""
 
 SMALLEST_SCALE = 2.0**-100
 """Scale of a layer that is zero everywhere; large enough that shifted scales and products of scales stay normal float32 numbers."""
@@ -117,12 +115,12 @@ class Scheme(ABC):
 
     @property
     def aligns(self) -> bool:
-        """Whether channels that may be made smaller (:mod:`~tercel.sw.quantize.alignment`) make better use of the grid."""
+        """Whether channels that may be scaled (:mod:`~tercel.sw.quantize.alignment`) make better use of a grid of powers of two."""
         return False
 
-    def alignment(self, ranges: Reals) -> Reals:
-        """Factors in 1/2..1 that bring channels of these ranges to powers of two of the largest; all 1 unless the scheme ``aligns``."""
-        return np.ones_like(ranges)
+    def finer(self, scales: Scales) -> Scales | None:
+        """Scales one step finer, where rounding may try what a channel gains from clipping; None where it is not tried."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +165,8 @@ class Shift(Scheme):
         layer scales within the octave below ``R / largest code``, the one with the least sum of the channels' relative errors.
 
     A channel of zeros has shift 0. Where a bias would leave its range, the channel's shift is lowered, and the layer's scale raised
-    when shift 0 is not enough. Below 8 bits, ``floor`` also moves channels onto the grid of powers of two where the network allows it
-    (:mod:`~tercel.sw.quantize.alignment`).
+    when shift 0 is not enough. Below 8 bits, with ``floor``, channels are also moved onto the grid of powers of two where the network lets
+    them (:mod:`~tercel.sw.quantize.alignment`), and compensated rounding adds a shift where outputs then err less.
 
     Parameters
     ----------
@@ -204,14 +202,11 @@ class Shift(Scheme):
         """Rule ``floor`` does."""
         return self.rule == "floor"
 
-    def alignment(self, ranges: Reals) -> Reals:
-        """See :meth:`Scheme.alignment`; 1 for channels that are out of the shifts' reach, or that fill their codes almost."""
-        full = float(ranges.max(initial=0.0)) or 1.0
-        shifts = _floor_shifts(ranges, full)
-        filled = np.ldexp(np.where(ranges == 0, full, ranges), shifts) / full
-        # A shade below the power of two, so that no rounding puts the range above it.
-        factors = (1 - 2.0**-18) / (2 * filled)
-        return np.where((ranges > 0) & (shifts < MAX_SHIFT) & (filled < _ALMOST), factors, 1.0)
+    def finer(self, scales: Scales) -> Scales | None:
+        """With rule ``floor``, one shift more. See :meth:`Scheme.finer`."""
+        if self.rule != "floor":
+            return None
+        return np.asarray(np.maximum(scales / 2, np.ldexp(scales.max(initial=0.0), -MAX_SHIFT)), dtype=np.float32)
 
     def _search(self, weights: Reals, *, bits: int, scale: float) -> tuple[float, Shifts]:
         energy = np.square(weights).sum(axis=1)

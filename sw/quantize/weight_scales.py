@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -15,18 +16,23 @@ _HEADROOM = 2.0
 """Kept for bias correction: scales are chosen for biases of up to half the limit."""
 
 
-def choose_weight_scales(graph_module: GraphModule) -> None:
-    """Fix the scales of every layer's weights by its scheme.
+def least_scales(layer: WeightedLayer) -> NDArray[np.float64]:
+    """Smallest scale that each channel of a layer may have, ``[outputs]``.
 
     A channel whose weights are nearly zero (batch norm with a variance of nearly zero leaves such) would get a scale so small that its
     bias in units of ``input scale * weight scale`` leaves int32: each scale is kept at ``|bias| / (input scale * BIAS_LIMIT / 2)`` or
     above.
     """
+    input_scale = layer.activation.scale_and_zero_point[0]
+    bias = layer.bias.detach().to(torch.float64).abs().numpy()
+    # The last ulp is for the product of two float32 scales, which is rounded.
+    return np.asarray(bias * _HEADROOM / (input_scale * BIAS_LIMIT) * (1 + 2.0**-20))
+
+
+def choose_weight_scales(graph_module: GraphModule) -> None:
+    """Fix the scales of every layer's weights by its scheme, none below :func:`least_scales`."""
     for layer in weighted_layers(graph_module):
-        input_scale = layer.activation.scale_and_zero_point[0]
-        bias = layer.bias.detach().to(torch.float64).abs().numpy()
-        # The last ulp is for the product of two float32 scales, which is rounded.
-        layer.weight_observer.choose(layer.weight, least=np.asarray(bias * _HEADROOM / (input_scale * BIAS_LIMIT) * (1 + 2.0**-20)))
+        layer.weight_observer.choose(layer.weight, least=least_scales(layer))
 
 
 def round_by_scheme(layer: WeightedLayer) -> Tensor:
