@@ -115,7 +115,7 @@ def test_other_archives_and_missing_files(tmp_path):
 
 
 def test_program_for_another_config(program):
-    message = r"^config of the program must be that of the machine, but lanes is 4 there and 8 here, .* \(compile it for 'base'\)$"
+    message = r"^config of the program must be that of the machine, but pixels is 3 there and 7 here, .* \(compile it for 'base'\)$"
     with pytest.raises(ProgramError, match=message):
         Program.from_bytes(program.to_bytes(), config=BASE)
     assert Program.from_bytes(program.to_bytes(), config=replace(SMALL, name="renamed")) == program
