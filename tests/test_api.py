@@ -119,5 +119,6 @@ def test_wrong_input(network, x, message):
 
 
 def test_wrong_machine(network, codes):
-    with pytest.raises(UsageError, match=r"^on must be reference, golden, verilator or board:PORT, not 'board' \(what to run the network on\)$"):
+    message = r"^on must be reference, golden, verilator or board:PORT, not 'board' \(what to run the network on\)$"
+    with pytest.raises(UsageError, match=message):
         network.run(codes, on="board")
