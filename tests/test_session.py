@@ -236,6 +236,8 @@ def test_run_on_board(tmp_path, monkeypatch, capsys) -> None:
     arguments = ["run", str(tmp_path / "net.tnpu"), "--input", str(tmp_path / "codes.npy"), "--on"]
     assert main([*arguments, "board:/dev/tercel-none"]) == 6
     assert re.match(r"tercel: /dev/tercel-none cannot be opened", capsys.readouterr().err)
+    assert main([*arguments, "soc:ulx4s"]) == 2
+    assert capsys.readouterr().err.startswith("tercel: board must be one of ulx3s-85f, ulx3s-25f, tang-nano-20k, not 'ulx4s' ")
     monkeypatch.setitem(
         execution.LINKED, "board", lambda where, progress: BoardBackend(ModelTransport(machine_link(SMALL, memory_bytes=1 << 16)))
     )
