@@ -73,6 +73,7 @@ class Executor(Component):
         m = Module()
         header = self.header
         width = self._config.memory_width
+        addr_bits = exact_log2(self._payload_bytes)
         command = header.command
         in_memory = command[2]
         writes = command[0]
@@ -97,6 +98,7 @@ class Executor(Component):
         # What the header says; it is there long before the frame ends.
         known = Signal()
         unaligned = Signal()
+        too_many = Signal()
         bad = Signal()
         new = Signal()
         repeated = Signal()
@@ -104,16 +106,12 @@ class Executor(Component):
         m.d.comb += [
             known.eq((command[3:] == 0) & (command[1] ^ in_memory)),
             unaligned.eq(((header.address | header.count) & last_byte).any()),
+            # More than the buffer's size, which is a power of two, without a subtraction.
+            too_many.eq((header.count >> addr_bits != 0) & (header.count != self._payload_bytes)),
             ahead.eq(header.sequence - self.last_sequence),
         ]
         m.d.sync += [
-            bad.eq(
-                ~known
-                | unaligned
-                | (header.count == 0)
-                | (header.count > self._payload_bytes)
-                | (self.length != Mux(writes, header.count, 0))
-            ),
+            bad.eq(~known | unaligned | (header.count == 0) | too_many | (self.length != Mux(writes, header.count, 0))),
             new.eq(ahead == 1),
             repeated.eq(ahead == 0),
         ]
