@@ -185,29 +185,66 @@ def float_file(identity: Identity, folder: Path) -> Path:
     return folder / f"{identity.size}-{identity.network}-{identity.seed}-{identity.code}.safetensors"
 
 
-def _measure(identity: Identity, method: Method, size: Size, images: Images, *, folder: Path, like: Row | None) -> Row:
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Normalized images ``[n, channels, height, width]`` and classes ``[n]``."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+def normalized_data(size: Size, images: Images) -> Data:
+    """What a size trains on, shuffled once, and all that it tests on."""
     order = np.random.default_rng(0).permutation(len(images.train))[: size.images]
-    x = tensors(images.train[order], image_format=size.image_format)
-    y = torch.from_numpy(images.train_labels[order].astype(np.int64))
-    test = tensors(images.test, image_format=size.image_format), torch.from_numpy(images.test_labels.astype(np.int64))
+    return Data(
+        train=tensors(images.train[order], image_format=size.image_format),
+        train_labels=torch.from_numpy(images.train_labels[order].astype(np.int64)),
+        test=tensors(images.test, image_format=size.image_format),
+        test_labels=torch.from_numpy(images.test_labels.astype(np.int64)),
+    )
+
+
+def train_float(identity: Identity, data: Data, *, file: Path) -> ImageNetwork:
+    """The float network of a row's seed, trained, and left in ``file``."""
     model = make_network(identity)
-    file = float_file(identity, folder)
-    if method.way == "float":
-        train(model, (x, y), epochs=size.float_epochs, lr=_FLOAT_RATE, seed=identity.seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
-        return Row(identity=identity, correct=count_float(model, *test), total=len(test[1]))
+    train(model, (data.train, data.train_labels), epochs=SIZES[identity.size].float_epochs, lr=_FLOAT_RATE, seed=identity.seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
+    return model
+
+
+def read_float(identity: Identity, *, file: Path) -> ImageNetwork:
+    """What :func:`train_float` left."""
+    model = make_network(identity)
     model.load_state_dict(load_file(file))
     model.eval()
+    return model
+
+
+def train_rounded(identity: Identity, method: Method, model: ImageNetwork, data: Data, *, widths: Mapping[str, int]) -> nn.Module:
+    """``model`` with the modules of a training method, trained further."""
+    prepared = tercel.prepare(model, example=data.train[:_EXAMPLE], scheme=method.training_scheme(), bits=widths)
+    penalty = _WIDTH_PENALTY if method.scheme == "cpq_dropbits" else 0.0
+    torch.manual_seed(identity.seed)
+    epochs = SIZES[identity.size].epochs
+    train(prepared, (data.train, data.train_labels), epochs=epochs, lr=_RATE, seed=identity.seed, penalty=penalty)
+    return prepared
+
+
+def _measure(identity: Identity, method: Method, size: Size, images: Images, *, folder: Path, like: Row | None) -> Row:
+    data, file = normalized_data(size, images), float_file(identity, folder)
+    test = data.test, data.test_labels
+    if method.way == "float":
+        return Row(identity=identity, correct=count_float(train_float(identity, data, file=file), *test), total=len(test[1]))
+    model = read_float(identity, file=file)
     widths = layer_patterns(model, bits=method.bits)
     sizes = {name: module.weight.numel() for name, module in model.named_modules() if name in widths}
     if method.way != "training":
-        return _after_training(identity, method, model, x, test, widths=widths)
+        return _after_training(identity, method, model, data.train, test, widths=widths)
     trained_widths = widths if like is None else spread_bits(widths, average=like.bits, sizes=sizes)
-    prepared = tercel.prepare(model, example=x[:_EXAMPLE], scheme=method.training_scheme(), bits=trained_widths)
-    learns = method.scheme == "cpq_dropbits"
-    torch.manual_seed(identity.seed)
-    train(prepared, (x, y), epochs=size.epochs, lr=_RATE, seed=identity.seed, penalty=_WIDTH_PENALTY if learns else 0.0)
+    prepared = train_rounded(identity, method, model, data, widths=trained_widths)
     final = learned_bits(prepared)
     zeros = zero_shares(prepared)
     inner = [name for name, width in widths.items() if width < 8]
