@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 def uneven(model, *, seed=0):
     """Running statistics and scales as training leaves them, with channels orders of magnitude apart."""
-    generator = torch.Generator().manual_seed(seed)
+    generator, biases = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2, generator=generator)
@@ -51,6 +51,8 @@ def uneven(model, *, seed=0):
         elif isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
             module.weight.data.normal_(0, fan_in**-0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.data.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=biases)
     return model.eval()
 
 

@@ -110,7 +110,7 @@ def test_limit_of_cycles():
 
 
 def test_program_for_another_machine(rtl):
-    with pytest.raises(ProgramError, match=r"^config of the program must be that of the machine, but pixels is 7 there and 2 here"):
+    with pytest.raises(ProgramError, match=r"^config of the program must be that of the machine, but pixels is 3 there and 2 here"):
         rtl.run(program(HALT, config=SMALL))
 
 

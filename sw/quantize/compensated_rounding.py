@@ -26,6 +26,9 @@ _POSITIONS = 256
 _DAMPING = 0.01
 """Share of the inputs' mean variance that is added to each one's own, at least."""
 
+_FLOOR = 1e-6
+"""Of the damping, as a share of the inputs' mean square; its inverse squared must stay above the precision of float64."""
+
 _MOST_CLIPPED_BITS = 7
 """Finer grids are tried up to this width: of more codes, clipping costs more than it gains."""
 
@@ -76,6 +79,8 @@ def compensate(weights: Tensor, scales: Tensor, patches: Tensor, *, limit: int, 
         covariance = covariance + mean @ mean.transpose(1, 2)
     # With few samples for many inputs, most of the covariance is chance: damp it more.
     damping = mean_variance * max(_DAMPING, count / samples)
+    # Inputs that hardly change have means far above their variance; without a floor the matrix would be singular to double precision.
+    damping = torch.maximum(damping, _FLOOR * covariance.diagonal(dim1=1, dim2=2).mean(dim=1))
     covariance = covariance + damping[:, None, None] * torch.eye(count, dtype=torch.float64)
     order = covariance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
     covariance = covariance.gather(1, order[:, :, None].expand_as(covariance)).gather(2, order[:, None, :].expand_as(covariance))
