@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Chips in cycles of a clock, and what the controller refuses."""
 
 from dataclasses import replace
