@@ -60,17 +60,7 @@ def record(program: Program, *, memory_model: MemoryModel, report: Callable[[str
     path = build_simulation(program.config, report=report)
     with tempfile.TemporaryDirectory() as folder, Simulation(path) as simulation:
         log = Path(folder) / "log"
-        job = Job(
-            memory=program.memory(),
-            program_base=program.program_base,
-            program_count=len(program.words),
-            read_base=program.read_base,
-            read_end=program.read_end,
-            write_base=program.write_base,
-            write_end=program.write_end,
-            model=memory_model,
-            log=log,
-        )
+        job = Job.of(program, program.memory(), model=memory_model, log=log)
         outcome = simulation.run(job, progress=progress)
         if outcome.fault is not Fault.NONE:
             raise DeviceError(f"the program ended with {outcome.fault.name} at instruction {outcome.fault_index}, not at HALT")

@@ -1,14 +1,14 @@
-"""Rows of the accuracy table in a file of JSON lines, so that a run that was ended goes on where it stopped."""
+"""Rows of the accuracy tables: what was measured, and everything that it depends on."""
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import tercel.hw
 import tercel.sw
+from benchmarks.row_file import JsonRows
 
 _ARITHMETIC = ("graph", "importer", "quantize", "zoo", "images.py", "image_format.py", "numeric.py", "layer_spec.py")
 """Parts of ``sw`` that a row's figure depends on."""
@@ -81,29 +81,18 @@ class Row:
         return sum(one == two for one, two in zip(self.predictions, other.predictions, strict=True)), len(self.predictions)
 
 
-class RowFile:
-    """Rows by identity, appended to a file as they are finished."""
+class RowFile(JsonRows[Identity, Row]):
+    """Rows of one table, and room for what is under way of one of them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[Identity, Row] = {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                row = _row(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError):  # cut short, or of another version: measured again
-                continue
-            self.rows[row.identity] = row
+    @staticmethod
+    def read(values: dict[str, Any]) -> Row:
+        """See :meth:`~benchmarks.row_file.JsonRows.read`."""
+        return _row(values)
 
     def scratch(self, identity: Identity) -> Path:
         """A folder beside the file for what is under way of one row."""
         name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         return self.path.with_suffix("") / name
-
-    def add(self, row: Row) -> None:
-        """Keep a row, in the file at once."""
-        self.rows[row.identity] = row
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
 
 
 @cache

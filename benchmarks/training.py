@@ -5,10 +5,9 @@ Fashion-MNIST, three of each. Finished rows stand in ``build/training.jsonl``: t
 measures only what has changed. ``full`` is larger networks on CIFAR-10 for a night; ``digits`` needs no data and takes a minute.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean, stdev
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.errors import command
 from benchmarks.results import code_identity
+from benchmarks.row_file import JsonRows
 from benchmarks.training_methods import METHODS, Method
 from benchmarks.training_rows import Identity, Row, float_file, measure_row
 from benchmarks.training_sizes import SIZES
@@ -35,25 +35,13 @@ all its epochs."""
 Job = tuple[Identity, Method, Row | None]
 
 
-class RowFile:
-    """Rows by identity, appended to a file of JSON lines as they are finished."""
+class RowFile(JsonRows[Identity, Row]):
+    """Rows of one table."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[Identity, Row] = {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                values = json.loads(line)
-                row = Row(**{**values, "identity": Identity(**values["identity"])})
-            except (ValueError, TypeError, KeyError):  # cut short, or of another version: measured again
-                continue
-            self.rows[row.identity] = row
-
-    def add(self, row: Row) -> None:
-        """Keep a row, in the file at once."""
-        self.rows[row.identity] = row
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+    @staticmethod
+    def read(values: dict[str, Any]) -> Row:
+        """See :meth:`~benchmarks.row_file.JsonRows.read`."""
+        return Row(**{**values, "identity": Identity(**values["identity"])})
 
 
 def chosen_methods(patterns: Sequence[str]) -> list[Method]:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, Signal
-from amaranth.lib import io
-from amaranth.lib.cdc import ResetSynchronizer
+from amaranth.hdl import ClockSignal, Instance, Signal
+
+from tercel.boards.clocks import ClockError, PllClocks
 
 VCO_HZ = (400_000_000, 800_000_000)
 DETECTOR_HZ = (3_125_000, 400_000_000)
@@ -12,10 +12,6 @@ DETECTOR_HZ = (3_125_000, 400_000_000)
 
 _PHASE_STEPS = 8
 """Of an oscillator's period."""
-
-
-class ClockError(ValueError):
-    """A clock that a PLL cannot make. The message names the parameter, the limit, the value and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +42,8 @@ def pll_dividers(*, input_hz: int, clock_hz: int) -> Dividers:
     raise ClockError(f"clock_hz must be a rate that the PLL makes from {input_hz} Hz, not {clock_hz} (a multiple of {input_hz // 5} Hz)")
 
 
-class Ecp5Clocks(Elaboratable):
-    """Drives the domains ``sync``, and ``sdram``: the same, later by a part of a period. Both are reset until the PLL has locked.
+class Ecp5Clocks(PllClocks):
+    """See :class:`~tercel.boards.clocks.PllClocks`.
 
     Parameters
     ----------
@@ -62,20 +58,17 @@ class Ecp5Clocks(Elaboratable):
     """
 
     def __init__(self, *, pin: str, input_hz: int, clock_hz: int, sdram_degrees: float) -> None:
-        self._pin = pin
+        super().__init__(pin=pin)
         self._input_hz = input_hz
         self._clock_hz = clock_hz
         self._dividers = pll_dividers(input_hz=input_hz, clock_hz=clock_hz)
         self._shift = round(sdram_degrees / 360 * self._dividers.output * _PHASE_STEPS)
 
-    def elaborate(self, platform) -> Module:
+    def pll(self, pin: Signal, locked: Signal) -> Instance:
         """The first output closes the loop, the second is the shifted one."""
-        m = Module()
         dividers = self._dividers
-        m.submodules.buffer = buffer = io.Buffer("i", platform.request(self._pin, dir="-"))
-        locked = Signal()
         first_phase = dividers.output - 1
-        m.submodules.pll = Instance(
+        return Instance(
             "EHXPLLL",
             a_FREQUENCY_PIN_CLKI=f"{self._input_hz / 1e6:g}",
             a_FREQUENCY_PIN_CLKOP=f"{self._clock_hz / 1e6:g}",
@@ -97,7 +90,7 @@ class Ecp5Clocks(Elaboratable):
             p_CLKOS_DIV=dividers.output,
             p_CLKOS_CPHASE=first_phase + self._shift // _PHASE_STEPS,
             p_CLKOS_FPHASE=self._shift % _PHASE_STEPS,
-            i_CLKI=buffer.i,
+            i_CLKI=pin,
             i_CLKFB=ClockSignal("sync"),
             i_RST=0,
             i_STDBY=0,
@@ -113,6 +106,3 @@ class Ecp5Clocks(Elaboratable):
             o_CLKOS=ClockSignal("sdram"),
             o_LOCK=locked,
         )
-        for domain in ("sync", "sdram"):
-            m.submodules[f"reset_{domain}"] = ResetSynchronizer(~locked, domain=domain)
-        return m

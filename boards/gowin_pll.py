@@ -1,10 +1,8 @@
 """Clocks from the rPLL of a GW2A (Gowin UG286, "Gowin Clock")."""
 
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, Signal
-from amaranth.lib import io
-from amaranth.lib.cdc import ResetSynchronizer
+from amaranth.hdl import ClockSignal, Instance, Signal
 
-from tercel.boards.ecp5_pll import ClockError
+from tercel.boards.clocks import ClockError, PllClocks
 
 VCO_HZ = (500_000_000, 1_250_000_000)
 DETECTOR_HZ_MIN = 3_000_000
@@ -22,8 +20,8 @@ def rpll_dividers(*, input_hz: int, clock_hz: int) -> tuple[int, int, int]:
     raise ClockError(f"clock_hz must be a rate that the PLL makes from {input_hz} Hz, not {clock_hz} (a multiple of {input_hz // 9} Hz)")
 
 
-class GowinClocks(Elaboratable):
-    """Drives the domains ``sync``, and ``sdram``: the same, later by a part of a period. Both are reset until the PLL has locked.
+class GowinClocks(PllClocks):
+    """See :class:`~tercel.boards.clocks.PllClocks`.
 
     Parameters
     ----------
@@ -38,19 +36,16 @@ class GowinClocks(Elaboratable):
     """
 
     def __init__(self, *, pin: str, input_hz: int, clock_hz: int, sdram_degrees: float) -> None:
-        self._pin = pin
+        super().__init__(pin=pin)
         self._input_hz = input_hz
         self._dividers = rpll_dividers(input_hz=input_hz, clock_hz=clock_hz)
         self._phase = round(sdram_degrees / 360 * _PHASES) % _PHASES
 
-    def elaborate(self, platform) -> Module:
+    def pll(self, pin: Signal, locked: Signal) -> Instance:
         """CLKOUT and, with phase and duty of its own, CLKOUTP."""
-        m = Module()
         divider, feedback, output = self._dividers
-        m.submodules.buffer = buffer = io.Buffer("i", platform.request(self._pin, dir="-"))
-        locked = Signal()
         unused = {f"i_{name}": 0 for name in ("CLKFB", "FBDSEL", "IDSEL", "ODSEL", "PSDA", "DUTYDA", "FDLY", "RESET", "RESET_P")}
-        m.submodules.pll = Instance(
+        return Instance(
             "rPLL",
             p_FCLKIN=f"{self._input_hz / 1e6:g}",
             p_DEVICE="GW2A-18C",
@@ -66,12 +61,9 @@ class GowinClocks(Elaboratable):
             p_CLKFB_SEL="internal",
             p_CLKOUT_BYPASS="false",
             p_CLKOUTP_BYPASS="false",
-            i_CLKIN=buffer.i,
+            i_CLKIN=pin,
             o_CLKOUT=ClockSignal("sync"),
             o_CLKOUTP=ClockSignal("sdram"),
             o_LOCK=locked,
             **unused,
         )
-        for domain in ("sync", "sdram"):
-            m.submodules[f"reset_{domain}"] = ResetSynchronizer(~locked, domain=domain)
-        return m

@@ -160,18 +160,8 @@ class VerilatorBackend:
             check_config(program.config, self._config)
         simulation, names = self._prepare(program.config)
         before = program.memory(inputs)
-        job = Job(
-            memory=before,
-            program_base=program.program_base,
-            program_count=len(program.words),
-            read_base=program.read_base,
-            read_end=program.read_end,
-            write_base=program.write_base,
-            write_end=program.write_end,
-            model=memory_model or self._memory_model,
-            max_cycles=self._max_cycles,
-            trace=self._trace,
-        )
+        model = memory_model or self._memory_model
+        job = Job.of(program, before, model=model, max_cycles=self._max_cycles, trace=self._trace)
         started = time.perf_counter()
         outcome = simulation.run(job, progress=self._progress)
         seconds = time.perf_counter() - started

@@ -14,7 +14,8 @@ from amaranth.lib import io
 from tercel.boards.bitstream import build_bitstream
 from tercel.boards.board_top import BoardTop
 from tercel.boards.boards import BOARDS
-from tercel.boards.ecp5_pll import ClockError, Dividers, pll_dividers
+from tercel.boards.clocks import ClockError
+from tercel.boards.ecp5_pll import Dividers, pll_dividers
 from tercel.boards.gowin_pll import rpll_dividers
 from tercel.boards.tang_nano_20k import TANG_NANO_20K
 from tercel.boards.ulx3s import ULX3S_25F

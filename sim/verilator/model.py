@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tercel.hw.isa import Fault
+from tercel.sw.program import Program
 
 Bytes = npt.NDArray[np.uint8]
 MAX_CYCLES = 200_000_000
@@ -78,6 +79,20 @@ class Job:
     keep: bool = False
     trace: Path | None = None
     log: Path | None = None
+
+    @classmethod
+    def of(cls, program: Program, memory: Bytes, **options: Any) -> "Job":
+        """The run of a program on ``memory``, its own with inputs; ``options`` are the other parameters."""
+        return cls(
+            memory=memory,
+            program_base=program.program_base,
+            program_count=len(program.words),
+            read_base=program.read_base,
+            read_end=program.read_end,
+            write_base=program.write_base,
+            write_end=program.write_end,
+            **options,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class _Recording:
             elif node.op == "get_attr":
                 self.values[node] = constant(graph_module, node)
             elif node.op != "output":
-                self.values[node] = self._run(node, self.values)
+                self.values[node] = self.run(node, self.values)
 
     def outputs(self, changed: Mapping[Node, Any] | None = None) -> Tensor:
         """The network's outputs in one row; with other values for some nodes, everything behind these is computed again."""
@@ -55,11 +55,12 @@ class _Recording:
         if values:
             for node in self.nodes:
                 if node not in values and node.op != "output" and any(source in values for source in node.all_input_nodes):
-                    values[node] = self._run(node, values)
+                    values[node] = self.run(node, values)
         ends = self.nodes[-1].all_input_nodes
         return torch.cat([values.get(node, self.values[node]).flatten() for node in ends])
 
-    def _run(self, node: Node, values: Mapping[Node, Any]) -> Any:
+    def run(self, node: Node, values: Mapping[Node, Any]) -> Any:
+        """What a node makes of ``values``, of those recorded where it has none."""
         def pick(source: Node) -> Any:
             return values[source] if source in values else self.values[source]
 
@@ -73,7 +74,7 @@ def _rounded_outputs(layer: WeightedLayer, recordings: Sequence[_Recording]) -> 
     """What the layer makes of its real inputs with rounded weights, without the mean change of each channel."""
     weight = round_weights(layer, [recording.values[layer.input_node] for recording in recordings])
     exact = [recording.values[layer.node] for recording in recordings]
-    changed = [recording._run(layer.node, {layer.rounding_node: weight}) for recording in recordings]
+    changed = [recording.run(layer.node, {layer.rounding_node: weight}) for recording in recordings]
     axis = 1 if exact[0].dim() == 4 else exact[0].dim() - 1
     others = [dim for dim in range(exact[0].dim()) if dim != axis]
     shift = torch.stack([(new - old).mean(dim=others, keepdim=True) for new, old in zip(changed, exact, strict=True)]).mean(dim=0)
