@@ -33,11 +33,6 @@ class Link:
     limit: float
 
     @property
-    def is_clamped(self) -> bool:
-        """Whether values are clamped from above on the way."""
-        return self.limit < _NO_LIMIT
-
-    @property
     def code_range(self) -> tuple[float, float]:
         """Lowest and highest value that the codes of the layer's output hold, behind the clamps."""
         scale, zero_point = self._output_observers()[0].scale_and_zero_point
