@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tercel.hw.isa import INSTRUCTION_BYTES, QUEUE_DEPTH, Engine, Fault
 from tercel.hw.memory.port import TURN_BEATS
+from tercel.hw.sdram.timing import SdramChip
 from tercel.sim.execution import DeviceError
 from tercel.sim.verilator.build import build_simulation
 from tercel.sim.verilator.model import Job, MemoryModel, Simulation
@@ -19,6 +20,8 @@ from tercel.sw.program import Program
 
 Addresses = npt.NDArray[np.int64]
 _FETCH, _LOAD, _STORE = range(3)
+_CHIP_SHARE = 0.9
+"""Of a chip's peak that is expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,12 @@ class MemoryTrace:
     def turns(self) -> int:
         """Times a write follows a read."""
         return int(np.count_nonzero(self.writes[1:] & ~self.writes[:-1]))
+
+
+def chip_speed(chip: SdramChip, *, clock_mhz: float, memory_width: int) -> MemoryModel:
+    """A memory about as fast as ``chip`` behind its controller."""
+    words = max(1, memory_width // chip.width)
+    return MemoryModel(latency=7 + chip.cycles(clock_mhz=clock_mhz).cas + words, efficiency=_CHIP_SHARE / words)
 
 
 def record(program: Program, *, memory_model: MemoryModel, report: Callable[[str], None], progress: Callable[[int], None]) -> MemoryTrace:

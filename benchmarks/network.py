@@ -7,28 +7,22 @@
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.checkpoints import CHECKPOINTS, Checkpoint, read_set
+from benchmarks.checkpoints import CHECKPOINTS, read_set
 from benchmarks.errors import command
 from benchmarks.proof import Proof, prove
+from benchmarks.quantized_networks import quantized_network
 from tercel.sim.cli import FAILED
-from tercel.sim.execution import MACHINES, MachineOptions, Progress
+from tercel.sim.execution import MACHINES, MachineOptions
 from tercel.sim.parse import UsageError, parse_config
 from tercel.sim.progress import progress_bars
-from tercel.sim.quantized_file import load_quantized_file, save_quantized_file
 from tercel.sw.images import normalize
 from tercel.sw.importer import import_exported
-from tercel.sw.quantize import quantize
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-    from tercel.sw.zoo.network import ImageNetwork
 
 
 def main(
@@ -55,19 +49,15 @@ def main(
         if name not in MACHINES:
             raise UsageError(f"on must be among {', '.join(MACHINES)}, not {name!r} (the reference always runs)")
     checkpoint = CHECKPOINTS[network]
+    if quantized is not None and quantized.is_file() and (scheme is not None or bits is not None):
+        raise UsageError(f"scheme and bits must be left out with {quantized}, which is quantized already (or delete it)")
     machine = parse_config(config, None)
     model = checkpoint.build(data)
     samples = read_set(checkpoint, data, role="eval", count=images)
     with progress_bars() as progress:
-        if quantized is not None and quantized.is_file():
-            if scheme is not None or bits is not None:
-                raise UsageError(f"scheme and bits must be left out with {quantized}, which is quantized already (or delete it)")
-            program = load_quantized_file(quantized).program
-        else:
-            program = _quantize(checkpoint, data, model, scheme=scheme, bits=bits, count=calibration, progress=progress)
-            if quantized is not None:
-                quantized.parent.mkdir(parents=True, exist_ok=True)
-                save_quantized_file(program, quantized, image_format=model.image_format)
+        program = quantized_network(
+            checkpoint, data, model, file=quantized, calibration=calibration, progress=progress, scheme=scheme or "shift8", bits=bits
+        )
         proof = prove(
             import_exported(program, config=machine).graph,
             model,
@@ -85,26 +75,6 @@ def main(
         _print(network, proof)
     if not proof.equal:
         raise typer.Exit(FAILED)
-
-
-def _quantize(
-    checkpoint: Checkpoint,
-    data: Path | None,
-    model: "ImageNetwork",
-    *,
-    scheme: str | None,
-    bits: int | None,
-    count: int,
-    progress: Progress,
-) -> "ExportedProgram":
-    samples = read_set(checkpoint, data, role="calib", count=count)
-    return quantize(
-        model,
-        calibration=samples.batches(model.image_format),
-        scheme=scheme or "shift8",
-        bits=bits,
-        progress=lambda done, total, what: progress(what, done, total),
-    )
 
 
 def _print(network: str, proof: Proof) -> None:

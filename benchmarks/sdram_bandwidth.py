@@ -14,17 +14,13 @@ import numpy as np
 import typer
 
 from benchmarks.errors import command
-from benchmarks.memory_trace import MemoryTrace, predict, record
+from benchmarks.memory_trace import MemoryTrace, chip_speed, predict, record
 from tercel.hw.sdram.chips import CHIPS, named_chip
 from tercel.hw.sdram.timing import SdramChip
 from tercel.sim.cli import FAILED
 from tercel.sim.progress import progress_bars
 from tercel.sim.soc.sdram_simulation import REQUEST, SdramBuild, run_sdram
-from tercel.sim.verilator.model import MemoryModel
 from tercel.sw.program import Program
-
-_EXPECTED_SHARE = 0.9
-"""Of the peak, for the memory in the recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +114,15 @@ def main(
 ) -> None:
     """Measure the share of the SDRAM's peak. Example: python -m benchmarks.sdram_bandwidth net.tnpu --chip em638325."""
     loaded, memory = Program.load(program), named_chip(chip)
-    cycles = memory.cycles(clock_mhz=clock_mhz)
-    words = max(1, loaded.config.memory_width // memory.width)
-    latency, rate = 7 + cycles.cas + words, _EXPECTED_SHARE / words
+    speed = chip_speed(memory, clock_mhz=clock_mhz, memory_width=loaded.config.memory_width)
     with progress_bars() as progress:
         if predicted:
             progress("cycle model", 0, 0)
-            trace = predict(loaded, memory_latency=latency, memory_rate=rate)
+            trace = predict(loaded, memory_latency=speed.latency, memory_rate=speed.efficiency)
         else:
             trace = record(
                 loaded,
-                memory_model=MemoryModel(latency=latency, efficiency=rate),
+                memory_model=speed,
                 report=lambda step: progress(step, 0, 0),
                 progress=lambda so_far: progress("RTL, cycles", so_far, 0),
             )

@@ -1,148 +1,135 @@
-"""The digits network on a board in simulation, over the simulated line, against the golden model and the accelerator with an ideal memory.
+"""A network, or some of its layers, on a board in simulation over the simulated line, against golden model and ideal memory.
 
-``python -m benchmarks.soc ulx3s-25f`` simulates what goes into the board's bitstream: the host's driver talks to its serial pads, the
-memory chip on its pins checks every rule of its datasheet. Exit code 1 if a code differs or a rule is broken.
+``python -m benchmarks.soc ulx3s-85f --network mobilenet_v2 --layers 'features.3*' --data DIR`` simulates what goes into the board's
+bitstream: the host's driver talks to its serial pads, the memory chip on its pins checks every rule of its datasheet. The layers get what
+those before them make of photographs. Exit code 1 if a code differs or a rule is broken.
 """
 
 from dataclasses import asdict, dataclass
 from json import dumps
+from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from rich.console import Console
 
+from benchmarks.board_runs import LINE_BYTES_MAX, ImageRun, line_bytes, run_on_board
+from benchmarks.checkpoints import CHECKPOINTS, Checkpoint, read_set
 from benchmarks.errors import command
+from benchmarks.quantized_networks import quantized_network
+from tercel.boards.board import Board
 from tercel.boards.boards import BOARDS, named_board
 from tercel.boards.simulation import board_build
-from tercel.hw.config import Config
 from tercel.sim.api import compile_network
-from tercel.sim.backend import CYCLE_COUNTER, GoldenBackend, VerilatorBackend
-from tercel.sim.board_backend import BoardBackend, Progress
 from tercel.sim.demo import layer_bits
+from tercel.sim.execution import Progress
 from tercel.sim.network import CompiledNetwork
-from tercel.sim.soc.simulation import SocSimulation
-from tercel.sim.tensors import input_codes
+from tercel.sim.parse import UsageError
+from tercel.sim.progress import progress_bars
+from tercel.sw.images import normalize
+from tercel.sw.layer_spec import Integers
 
 DIFFERENT = 1
-_READS, _WRITES = "memory.read", "memory.write"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageRun:
-    """One image on the board in simulation.
-
-    Attributes
-    ----------
-    equal
-        Whether all output codes are the golden model's.
-    cycles, ideal_cycles
-        Of the run, and of the same one on a memory that takes a transfer in every cycle.
-    bytes_moved
-        Between accelerator and memory.
-    bytes_per_cycle
-        Of them, over the whole run.
-    line_cycles
-        From the first byte sent to the last one received; the line is faster than the board's.
-    """
-
-    equal: bool
-    cycles: int
-    ideal_cycles: int
-    bytes_moved: int
-    bytes_per_cycle: float
-    line_cycles: int
+_CALIBRATION = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class SocRun:
-    """All images. ``violations`` are broken rules of the memory chip; ``milliseconds`` is one run at the board's clock."""
+    """What came of it.
+
+    Attributes
+    ----------
+    layers
+        Names, in order.
+    weight_bits
+        Of all layers but the network's first and last and the depthwise ones, which have 8.
+    sent_bytes, sent
+        Instructions, weights and first inputs, and how they reached the memory: over the ``line``, or, where that would take long, by the
+        ``back door`` of the simulated chip.
+    milliseconds
+        Of one run at ``clock_mhz``, the clock that the board asks for.
+    violations
+        Broken rules of the memory chip.
+    repeats
+        Of requests on the line.
+    """
 
     board: str
     config: str
+    chip: str
+    network: str
+    layers: tuple[str, ...]
+    weight_bits: int
+    sent_bytes: int
+    sent: str
     clock_mhz: float
     milliseconds: float
     violations: int
     repeats: int
     images: tuple[ImageRun, ...]
 
-    @property
-    def ok(self) -> bool:
-        """Whether everything is as it should be."""
-        return self.violations == 0 and all(image.equal for image in self.images)
 
-
-def digits(config: Config) -> tuple[CompiledNetwork, dict[str, np.ndarray]]:
-    """The trained network with 4-bit weights, and the codes of its test images."""
-    import torch
-
-    from tercel.sw import zoo
-    from tercel.sw.quantize import quantize
-    from tercel.sw.zoo.digits_data import digits_part
-
-    model = zoo.build("digits")
-    weights = zoo.shipped_weights("digits")
-    assert weights is not None
-    zoo.load_weights(model, weights)
-    calibration = torch.from_numpy(digits_part("calibration").normalized())
-    quantized = quantize(model, calibration=[calibration], bits=layer_bits(model, 4))
-    network = compile_network(quantized, config=config)
-    return network, input_codes(network.graph, torch.from_numpy(digits_part("test").normalized()))
-
-
-def run_board(board_name: str, *, images: int, progress: Progress) -> SocRun:
-    """Run the first ``images`` test images."""
-    board = named_board(board_name)
-    progress("quantize and compile", 0, 0)
-    network, inputs = digits(board.config)
-    simulation = SocSimulation(board_build(board), report=lambda step: progress(step, 0, 0))
-    found = []
-    with BoardBackend(simulation, progress=progress, timeout_s=0.01) as backend, VerilatorBackend() as ideal:
-        for image in range(images):
-            codes = {name: batch[image] for name, batch in inputs.items()}
-            before = simulation.statistics().cycles
-            result = backend.run(network.program, inputs=codes)
-            line_cycles = simulation.statistics().cycles - before
-            progress("golden model and ideal memory", 0, 0)
-            expected = GoldenBackend().run(network.program, inputs=codes)
-            counters = result.counters
-            moved = (counters[_READS] + counters[_WRITES]) * network.config.memory_width
-            found.append(
-                ImageRun(
-                    equal=all(np.array_equal(result.outputs[name], tensor) for name, tensor in expected.outputs.items()),
-                    cycles=counters[CYCLE_COUNTER],
-                    ideal_cycles=ideal.run(network.program, inputs=codes).counters[CYCLE_COUNTER],
-                    bytes_moved=moved,
-                    bytes_per_cycle=round(moved / counters[CYCLE_COUNTER], 3),
-                    line_cycles=line_cycles,
-                )
-            )
-        statistics, repeats = simulation.statistics(), backend.session.counts.repeats
-    return SocRun(
-        board=board.name,
-        config=board.config.name,
-        clock_mhz=board.clock_hz / 1e6,
-        milliseconds=round(max(image.cycles for image in found) / board.clock_hz * 1e3, 3),
-        violations=statistics.violations,
-        repeats=repeats,
-        images=tuple(found),
+def compiled_part(
+    checkpoint: Checkpoint,
+    board: Board,
+    data: Path | None,
+    *,
+    layers: str | None,
+    bits: int,
+    images: int,
+    file: Path | None,
+    progress: Progress,
+) -> tuple[CompiledNetwork, dict[str, Integers]]:
+    """The network, or its layers that match a pattern, for a board's machine, and batched codes that enter it with real images."""
+    model = checkpoint.build(data)
+    samples = read_set(checkpoint, data, role="eval", count=images)
+    quantized = quantized_network(
+        checkpoint, data, model, file=file, calibration=_CALIBRATION, progress=progress, scheme="shift8", bits=layer_bits(model, bits)
     )
+    network = compile_network(quantized, config=board.config, image_format=model.image_format, progress=progress)
+    inputs = network.inputs(normalize(samples.images, image_format=model.image_format))
+    return (network, inputs) if layers is None else network.part(layers, inputs)
 
 
 def main(
     board: Annotated[str, typer.Argument(help=", ".join(BOARDS))] = "ulx3s-25f",
     *,
-    images: Annotated[int, typer.Option(min=1, help="test images to run")] = 2,
+    network: Annotated[str, typer.Option(help=f"one of {', '.join(CHECKPOINTS)}")] = "digits",
+    layers: Annotated[str | None, typer.Option(help="pattern of layer names; default: all")] = None,
+    data: Annotated[Path | None, typer.Option(envvar="TERCEL_DATA", help="folder with weights/ and imagenet_sample/")] = None,
+    bits: Annotated[int, typer.Option(min=2, max=8, help="weight bits but for the first, the last and depthwise layers, which have 8")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="images to run")] = 1,
+    quantized: Annotated[Path | None, typer.Option(help="quantized network (.tq) of these bits: read if it is there, else written")] = None,
 ) -> None:
-    """Run the digits network on a board in simulation and print what came of it, as JSON."""
-    with Console(stderr=True).status("build") as status:
-
-        def progress(step: str, done: int, whole: int) -> None:
-            status.update(f"{step}, {done} of {whole} bytes" if whole else step)
-
-        run = run_board(board, images=images, progress=progress)
-    typer.echo(dumps({"ok": run.ok, **asdict(run)}, indent=2))
-    raise typer.Exit(0 if run.ok else DIFFERENT)
+    """Run a network or a part of one on a board in simulation and print what came of it, as JSON."""
+    if network not in CHECKPOINTS:
+        raise UsageError(f"network must be one of {', '.join(CHECKPOINTS)}, not {network!r} (the trained ones)")
+    chosen = named_board(board)
+    with progress_bars() as progress:
+        part, inputs = compiled_part(
+            CHECKPOINTS[network], chosen, data, layers=layers, bits=bits, images=images, file=quantized, progress=progress
+        )
+        count = len(next(iter(inputs.values())))
+        codes = [{name: batch[image] for name, batch in inputs.items()} for image in range(count)]
+        sent_bytes = line_bytes(part.program)
+        back_door = sent_bytes > LINE_BYTES_MAX
+        runs = run_on_board(board_build(chosen), part.program, codes, back_door=back_door, progress=progress)
+    run = SocRun(
+        board=chosen.name,
+        config=chosen.config.name,
+        chip=chosen.memory.name,
+        network=network,
+        layers=tuple(node.name for node in part.graph.nodes),
+        weight_bits=bits,
+        sent_bytes=sent_bytes,
+        sent="back door" if back_door else "line",
+        clock_mhz=chosen.clock_hz / 1e6,
+        milliseconds=round(max(image.cycles for image in runs.images) / chosen.clock_hz * 1e3, 3),
+        violations=runs.violations,
+        repeats=runs.repeats,
+        images=runs.images,
+    )
+    typer.echo(dumps({"ok": runs.ok, **asdict(run)}, indent=2))
+    raise typer.Exit(0 if runs.ok else DIFFERENT)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ BAUD = 3_000_000
 _SETTINGS = ("program_base", "read_base", "read_end", "write_base", "write_end")
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many bytes of it are done, and the whole."""
+"""Called with what is being done, how many bytes of it are done, and the whole; while a program runs with its cycles so far, and 0."""
+
+RUNNING = "running, cycles"
+"""What is being done then."""
 
 Span = tuple[int, int]
 
@@ -40,7 +43,10 @@ class BoardBackend:
     max_seconds
         A run that takes longer is stopped and raises :class:`~tercel.sw.link.transport.LinkError`.
     progress
-        Told about bytes sent and received.
+        Told about bytes sent and received, and cycles of a run.
+    preload
+        Takes an address and the bytes for the memory there, in place of the line: the back door that only a simulation has. Outputs,
+        counters, and what starts a program and asks for its end go over the line in any case.
     session_options
         Of :class:`~tercel.sw.link.session.Session`.
 
@@ -53,11 +59,18 @@ class BoardBackend:
     name = "board"
 
     def __init__(
-        self, transport: Transport, *, max_seconds: float = 60.0, progress: Progress | None = None, **session_options: Any
+        self,
+        transport: Transport,
+        *,
+        max_seconds: float = 60.0,
+        progress: Progress | None = None,
+        preload: Callable[[int, bytes], None] | None = None,
+        **session_options: Any,
     ) -> None:
         self._transport = transport
         self._max_seconds = max_seconds
         self._progress = progress or (lambda *_: None)
+        self._preload = preload
         self._loaded: Program | None = None
         self.session = Session(transport, **session_options)
 
@@ -129,7 +142,11 @@ class BoardBackend:
         joined = join_spans(spans)
         whole, done = sum(end - start for start, end in joined), 0
         for start, end in joined:
-            self.session.write_memory(start, memory[start:end].tobytes(), progress=partial(self._sent, done, whole))
+            data = memory[start:end].tobytes()
+            if self._preload is not None:
+                self._preload(start, data)
+            else:
+                self.session.write_memory(start, data, progress=partial(self._sent, done, whole))
             done += end - start
         self._loaded = program
 
@@ -142,7 +159,7 @@ class BoardBackend:
             session.write_csr(ADDRESSES[name], getattr(program, name))
         session.write_csr(ADDRESSES["program_count"], len(program.words))
         session.write_csr(ADDRESSES["control"], CONTROL_START)
-        until = now() + self._max_seconds
+        started = now()
         while True:
             status, index = session.read_csr(ADDRESSES["status"], count=2)
             state = status & 3
@@ -150,7 +167,9 @@ class BoardBackend:
                 return Fault.NONE, 0
             if state == State.FAULT:
                 return Fault(status >> 4 & 15), index
-            if now() > until:
+            seconds = now() - started
+            self._progress(RUNNING, int(seconds * session.identity.clock_hz), 0)
+            if seconds > self._max_seconds:
                 session.write_csr(ADDRESSES["control"], CONTROL_STOP)
                 raise LinkError(
                     f"{self._transport.name} was still running after {self._max_seconds:g} s (it hangs, or max_seconds is too low)"

@@ -5,6 +5,7 @@
 //   w  uint32 size, bytes       put bytes on the line behind those that still wait; no answer
 //   r  uint64 limit             run until a burst of bytes has come from the machine, or limit cycles have passed without; answer: size, bytes
 //   m  uint64 address, size     answer: those bytes of the chip
+//   p  uint64 address, size, bytes   put them into the chip past its pins; no answer
 //   s                           answer: size, one line of tab separated key=value pairs
 // The clock stands still between requests: the same requests make the same run.
 
@@ -146,13 +147,14 @@ class System {
         return text;
     }
 
-    const uint8_t* memory(uint64_t address) const {
+    // Of the chip, `size` of them.
+    uint8_t* memory(uint64_t address, uint64_t size) {
 #if TERCEL_SDRAM
-        return &chip.bytes.at(address);
+        if (size <= chip.bytes.size() && address <= chip.bytes.size() - size) return chip.bytes.data() + address;
 #else
-        (void)address;
-        return nullptr;
+        (void)address, (void)size;
 #endif
+        std::exit(2);
     }
 
   private:
@@ -194,7 +196,10 @@ int main(int argc, char** argv) {
             system.receiver.bytes.clear();
         } else if (letter == 'm') {
             const uint64_t address = read_number<uint64_t>(), size = read_number<uint64_t>();
-            write_answer(system.memory(address), size);
+            write_answer(system.memory(address, size), size);
+        } else if (letter == 'p') {
+            const uint64_t address = read_number<uint64_t>(), size = read_number<uint64_t>();
+            if (std::fread(system.memory(address, size), 1, size, stdin) != size) return 2;
         } else if (letter == 's') {
             const std::string text = system.statistics();
             write_answer(text.data(), text.size());
