@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.memory_trace import chip_speed
-from tercel.hw.isa import INSTRUCTION_BYTES, Fault
+from tercel.hw.isa import Fault
 from tercel.hw.sdram.timing import SdramChip
 from tercel.sim.backend import CYCLE_COUNTER, GoldenBackend, Result, VerilatorBackend
-from tercel.sim.board_backend import RUNNING, BoardBackend
+from tercel.sim.board_backend import RUNNING, BoardBackend, content_spans, input_spans, join_spans
 from tercel.sim.execution import Progress
 from tercel.sim.soc.simulation import SocBuild, SocSimulation
 from tercel.sw.estimate import estimate
@@ -70,8 +70,7 @@ class BoardRuns:
 
 def line_bytes(program: Program) -> int:
     """What has to reach the memory before the first run: instructions, weights and inputs."""
-    data = sum(port.size for port in program.inputs) + sum(len(segment.data) for segment in program.segments)
-    return data + INSTRUCTION_BYTES * len(program.words)
+    return sum(end - start for start, end in join_spans([*input_spans(program), *content_spans(program)]))
 
 
 def run_on_board(

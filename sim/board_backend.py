@@ -133,13 +133,10 @@ class BoardBackend:
             )
 
     def _send(self, program: Program, memory: npt.NDArray[np.uint8]) -> None:
-        spans = [(port.address, port.address + port.size) for port in program.inputs]
-        contents = [(segment.address, segment.address + len(segment.data)) for segment in program.segments]
-        contents.append((program.program_base, program.program_base + INSTRUCTION_BYTES * len(program.words)))
         again = self._loaded is program
-        spans += [span for span in contents if not again or (span[0] < program.write_end and span[1] > program.write_base)]
+        contents = [span for span in content_spans(program) if not again or (span[0] < program.write_end and span[1] > program.write_base)]
         self._loaded = None
-        joined = join_spans(spans)
+        joined = join_spans([*input_spans(program), *contents])
         whole, done = sum(end - start for start, end in joined), 0
         for start, end in joined:
             data = memory[start:end].tobytes()
@@ -180,6 +177,17 @@ class BoardBackend:
 
         names = counter_names(config)
         return dict(zip(names, self.session.read_csr(ADDRESSES["counters"], count=len(names)), strict=True))
+
+
+def input_spans(program: Program) -> list[Span]:
+    """Where its inputs lie."""
+    return [(port.address, port.address + port.size) for port in program.inputs]
+
+
+def content_spans(program: Program) -> list[Span]:
+    """Where its instructions, weights and inputs as stored with it lie."""
+    contents = [(segment.address, segment.address + len(segment.data)) for segment in program.segments]
+    return [*contents, (program.program_base, program.program_base + INSTRUCTION_BYTES * len(program.words))]
 
 
 def join_spans(spans: list[Span]) -> list[Span]:
