@@ -14,7 +14,7 @@ from typing import Any
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Opcode
 from tercel.sim.lane_cycles import LaneCycles, account
-from tercel.sw.cycles import instruction_cycles, transfer_beats
+from tercel.sw.cycles import transfer_beats
 from tercel.sw.estimate import Estimate, Span, estimate
 from tercel.sw.program import LayerMark, Program
 
@@ -180,9 +180,8 @@ def profile(program: Program, *, memory_latency: int = 8, memory_rate: float = 1
             else:
                 layer.stored += beats * config.memory_width
         elif span.engine in COMPUTE:
-            cost = instruction_cycles(opcode, values, config)
-            layer.busy += cost.issue
-            for name, count in cost.events.items():
+            layer.busy += sum(span.events.values())
+            for name, count in span.events.items():
                 layer.events[name] = layer.events.get(name, 0) + count
     for layer, cycles, cause in _cycles(predicted, owner, rest):
         layer.cycles += cycles

@@ -59,14 +59,21 @@ class InstructionCycles:
     events
         Cycles by the engine's counters, without stalls for tokens and memory. Their sum is the time until the engine may begin the next.
     latency
-        Cycles from then until all writes have landed.
+        Cycles from the end of that time until all writes have landed.
     beats
         Transfers on the memory port.
+    first_tile
+        Of an ARRAY, cycles from the start to the last step of its first tile.
+    emptying
+        Of an ARRAY, cycles from its end until the next instruction's first tile may have its last step: the drain is empty before another
+        instruction's tile enters it.
     """
 
     events: Mapping[str, int]
     latency: int
     beats: int = 0
+    first_tile: int = 0
+    emptying: int = 0
 
     @property
     def issue(self) -> int:
@@ -139,7 +146,8 @@ def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles
         "start": ARRAY_START + (rows - 1) * row_start,
     }
     assert sum(events.values()) == total
-    return InstructionCycles(events=events, latency=ARRAY_FEED_LATENCY + array_drain_latency(config) + interval)
+    emptying = array_drain_latency(config) + interval
+    return InstructionCycles(events=events, latency=ARRAY_FEED_LATENCY + emptying, first_tile=ARRAY_START + tile, emptying=emptying)
 
 
 def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:

@@ -19,13 +19,17 @@ _NEVER = float("inf")
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """When an instruction ran: ``start``, the cycle its engine was ``free`` again, and ``landed``."""
+    """When an instruction ran: ``start``, the cycle its engine was ``free`` again, and ``landed``.
+
+    ``events`` are those of :class:`~tercel.sw.cycles.InstructionCycles`, and what an ARRAY waits for the drain to empty.
+    """
 
     index: int
     engine: Engine
     start: float
     free: float
     landed: float
+    events: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,11 @@ class _Job:
     start: float = 0.0
     free: float = _NEVER
     landed: float = _NEVER
+    drain: int = 0
+
+    @property
+    def events(self) -> Mapping[str, int]:
+        return {**self.cost.events, "drain": self.cost.events["drain"] + self.drain} if self.drain else self.cost.events
 
 
 @dataclass
@@ -55,6 +64,7 @@ class _Queue:
     running: _Job | None = None
     landing: deque[_Job] = field(default_factory=deque)
     last_landed: float = 0.0
+    empty: float = 0.0
 
 
 class _Machine:
@@ -92,7 +102,7 @@ class _Machine:
         events: dict[str, int] = {}
         for job in self.jobs:
             engine = engine_of(job.opcode, job.values)
-            for name, count in job.cost.events.items():
+            for name, count in job.events.items():
                 assert engine is not None
                 key = f"{engine.name.lower()}.{name}"
                 events[key] = events.get(key, 0) + count
@@ -137,7 +147,9 @@ class _Machine:
         job.start = self.time
         job.beats_left = float(job.cost.beats)
         if not job.cost.beats:
-            job.free = self.time + job.cost.issue
+            job.drain = max(0, round(queue.empty - self.time - job.cost.first_tile))
+            job.free = self.time + job.cost.issue + job.drain
+            queue.empty = job.free + job.cost.emptying
         return True
 
     def _finish(self, engine: Engine, queue: _Queue) -> bool:
@@ -158,7 +170,9 @@ class _Machine:
             for taker in takers:
                 self.tokens[engine, taker] += 1
             queue.landing.popleft()
-            self.spans.append(Span(index=job.index, engine=engine, start=job.start, free=job.free, landed=self.time))
+            self.spans.append(
+                Span(index=job.index, engine=engine, start=job.start, free=job.free, landed=self.time, events=job.events)
+            )
             moved = True
         return moved
 
