@@ -57,6 +57,8 @@ def compile_network(
         The network holds operators that the machine lacks; all of them in one error.
     FitError
         A layer does not fit the machine's memories.
+    HostError
+        ``allow_host`` names an operator that the host does not run.
     """
     imported = None
     if not isinstance(network, IntegerGraph):
@@ -65,7 +67,9 @@ def compile_network(
         imported = import_exported(network, config=config, strict=strict, allow_host=allow_host)
         network = imported.graph
     program = compile_graph(network, config, keep=keep, memory_latency=options.memory_latency, dump=dump, progress=_steps(progress))
-    return CompiledNetwork(replace(program, image_format=image_format), options=options, imported=imported)
+    head, tail = (None, None) if imported is None else (imported.host_head, imported.host_tail)
+    program = replace(program, image_format=image_format, host_head=head, host_tail=tail)
+    return CompiledNetwork(program, options=options, imported=imported)
 
 
 def _steps(progress: Progress | None) -> Callable[[str], None] | None:

@@ -68,7 +68,7 @@ def disasm(
     *,
     layers: Annotated[str | None, typer.Option(help="only those of layers whose names match, for example 'features.3*'")] = None,
 ) -> None:
-    """Print a program's instructions as assembly text. Example: tercel disasm layer.tnpu."""
+    """Print a program's instructions as assembly text, operators on the host as comments. Example: tercel disasm layer.tnpu."""
     loaded = Program.load(program)
     lines = disassemble(loaded.words).splitlines(keepends=True)
     if layers is not None:
@@ -77,6 +77,9 @@ def disasm(
             names = ", ".join(mark.name for mark in loaded.marks[:4])
             raise UsageError(f"layers must match a layer of the program, not {layers!r} (the first are {names})")
         lines = [lines[index] for index in sorted(index for mark in marks for index in mark.indices())]
+    else:
+        before, after = (() if host is None else host.operators for host in (loaded.host_head, loaded.host_tail))
+        lines = [*(f"# host: {operator}\n" for operator in before), *lines, *(f"# host: {operator}\n" for operator in after)]
     typer.echo("".join(lines), nl=False)
 
 

@@ -10,7 +10,7 @@ import typer
 from tercel.sim.console import results
 from tercel.sim.execution import MachineOptions
 from tercel.sim.network import CompiledNetwork
-from tercel.sim.operator_table import operator_table
+from tercel.sim.operator_table import operator_table, shown
 from tercel.sim.parse import parse_config
 from tercel.sim.progress import progress_bars
 from tercel.sim.quantized_file import load_quantized_file
@@ -21,7 +21,9 @@ UNSUPPORTED = 3
 QuantizedFile = Annotated[Path, typer.Argument(help="a .tq file, or a .pt2 file with quantize and dequantize ops")]
 ConfigName = Annotated[str, typer.Option(help="named config: tiny, small, base, large")]
 MemoryBytes = Annotated[int | None, typer.Option(help="memory port width in bytes, in place of the config's")]
-AllowHost = Annotated[list[str] | None, typer.Option(help="operator that may run on the host at either end, for example softmax")]
+AllowHost = Annotated[
+    list[str] | None, typer.Option(help="operator that the host may run at either end, for example softmax; several times for more")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -98,9 +100,8 @@ def _notes(network: CompiledNetwork) -> list[str]:
     """What a user must know about the compiled network besides its size."""
     if network.imported is None:
         return []
-    host = [operator.name for operator in network.imported.operators if operator.verdict == "host"]
-    left = [f"{name} runs on the host and is not in the program (tercel.compile in Python keeps it)" for name in host]
-    return [*(f"warning: {warning}" for warning in network.imported.warnings), *left]
+    host = [f"{made.name} {made.reason}" for made in shown(network.imported.operators) if made.verdict == "host"]
+    return [*(f"warning: {warning}" for warning in network.imported.warnings), *host]
 
 
 def _facts(network: CompiledNetwork) -> dict[str, int | float]:

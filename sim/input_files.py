@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from tercel.sim.parse import UsageError
-from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.image_format import NORMALIZATIONS, ImageFormat
 
 ARRAYS = (".npy", ".npz")
 
 
-def read_input(paths: Sequence[Path], graph: IntegerGraph, *, image_format: ImageFormat | None, resize: bool = False) -> Any:
+def read_input(paths: Sequence[Path], *, image_format: ImageFormat | None, resize: bool = False) -> Any:
     """What :func:`~tercel.sim.tensors.input_codes` takes, from files.
 
     Parameters
@@ -21,8 +20,6 @@ def read_input(paths: Sequence[Path], graph: IntegerGraph, *, image_format: Imag
     paths
         One ``.npy`` with floats (NCHW) or codes (NHWC), one ``.npz`` with an array for each of the network's inputs by name, or any number
         of photographs and folders of them.
-    graph
-        The network.
     image_format
         How photographs become its input; None where it is not known.
     resize
@@ -42,17 +39,17 @@ def read_input(paths: Sequence[Path], graph: IntegerGraph, *, image_format: Imag
     return read_images([file for path in paths for file in image_files(path)], image_format=image_format, resize=resize)
 
 
-def image_format_of(graph: IntegerGraph, stored: ImageFormat | None, *, normalization: str | None) -> ImageFormat | None:
-    """The stored format, or that of a named normalization with the size of the network's input."""
+def image_format_of(shape: tuple[int, ...], stored: ImageFormat | None, *, normalization: str | None) -> ImageFormat | None:
+    """The stored format, or that of a named normalization; ``shape`` is that of the network's input: channels, height, width."""
     if normalization is None:
         return stored
     if normalization not in NORMALIZATIONS:
         raise UsageError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, not {normalization!r} (mean and std of the training)")
-    height, width, channels = graph.tensors[graph.inputs[0]].shape
     mean, std = NORMALIZATIONS[normalization]
-    if height != width or channels != len(mean):
-        raise UsageError(f"normalization must be left out for an input of {height}x{width}x{channels} (give a .npy file)")
-    return ImageFormat(size=height, mean=mean, std=std)
+    if len(shape) != 3 or shape[1] != shape[2] or shape[0] != len(mean):
+        text = "x".join(str(side) for side in (*shape[1:], *shape[:1]))
+        raise UsageError(f"normalization must be left out for an input of {text} (give a .npy file)")
+    return ImageFormat(size=shape[1], mean=mean, std=std)
 
 
 def _read_array(paths: Sequence[Path]) -> Any:

@@ -14,11 +14,13 @@ from tercel.sim.execution import DEFAULT_OPTIONS, Execution, MachineOptions, Pro
 from tercel.sim.float_execution import FLOAT_EXECUTIONS, execute_fake_quantized, execute_float
 from tercel.sim.parse import UsageError
 from tercel.sim.profile import LayerProfile, Profile, profile
-from tercel.sim.tensors import Floats, input_codes, input_values, output_values
+from tercel.sim.tensors import Floats, are_codes, input_codes, input_values, network_values, output_values
 from tercel.sw.compiler import compile_graph
 from tercel.sw.graph.codes import from_codes
 from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.select import select_layers, select_nodes
+from tercel.sw.host import enter, leave
+from tercel.sw.host.operators import Values
 from tercel.sw.layer_spec import Integers
 from tercel.sw.program import Program, ProgramError
 
@@ -38,9 +40,11 @@ class NetworkResult:
     on
         What it ran on.
     outputs
-        Values by output name: NCHW, or ``[batch, channels]`` for a vector.
+        Values by output name, as the network returns them: NCHW, or ``[batch, channels]`` for a vector. Where operators behind the layers
+        run on the host, they have been run: float32, or whole numbers where the network returns such.
     codes
-        The same as codes ``[batch, height, width, channels]``; with ``layers``, the outputs of those.
+        Of the machine's outputs ``[batch, height, width, channels]``, which are the network's unless operators follow on the host; with
+        ``layers``, the outputs of those.
     cycles
         Of one image, the most of the batch; None where nothing was clocked.
     counters
@@ -49,21 +53,18 @@ class NetworkResult:
         Each layer's part of a run by the cycle model.
     seconds
         Wall time of the run.
-    returned
-        Where operators at the end of the network run on the host: what they make of ``outputs``, as the network returns it.
     """
 
     on: str
-    outputs: dict[str, Floats]
+    outputs: dict[str, Values]
     codes: dict[str, Integers]
     cycles: int | None
     counters: dict[str, int]
     layers: tuple[LayerProfile, ...] = field(repr=False)
     seconds: float
-    returned: tuple[Floats, ...] = ()
 
     @property
-    def output(self) -> Floats:
+    def output(self) -> Values:
         """The only output's values; the first of several."""
         return next(iter(self.outputs.values()))
 
@@ -78,7 +79,7 @@ class CompiledNetwork:
     options
         The memory that estimates and simulations assume.
     imported
-        How the network became the graph: warnings, and operators that run on the host. A file does not hold it.
+        How the network became the graph: warnings, and what became of each operator. A file does not hold it.
     """
 
     def __init__(self, program: Program, *, options: MachineOptions = DEFAULT_OPTIONS, imported: "Imported | None" = None) -> None:
@@ -102,6 +103,14 @@ class CompiledNetwork:
     def config(self) -> Config:
         """The machine it is compiled for."""
         return self.program.config
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the network's first input without the batch, as it is given in floating point: channels, height, width for an image."""
+        if self.program.host_head is not None:
+            return self.program.host_head.inputs[0].shape
+        height, width, channels = self.graph.tensors[self.graph.inputs[0]].shape
+        return channels, height, width
 
     @cached_property
     def profile(self) -> Profile:
@@ -129,8 +138,8 @@ class CompiledNetwork:
 
         Raises
         ------
-        InputError, UsageError
-            For wrong ``x`` or ``on``.
+        InputError, UsageError, HostError
+            For wrong ``x`` or ``on``, and where the host makes something of ``x`` that is not finite.
         GraphError
             ``layers`` matches nothing.
         DeviceError, ToolError, SimulationError, LinkError
@@ -144,11 +153,10 @@ class CompiledNetwork:
 
     def inputs(self, x: Any) -> dict[str, Integers]:
         """The codes that enter the program when ``x`` enters the network, operators on the host before it included."""
-        if self.imported is None or self.imported.host_head is None:
+        head = self.program.host_head
+        if head is None or are_codes(x):
             return input_codes(self.graph, x)
-        import torch
-
-        return self.imported.host_head(*(torch.as_tensor(value, dtype=torch.float32) for value in (x if isinstance(x, tuple) else (x,))))
+        return enter(head, self.graph, network_values(head, x))
 
     def part(
         self, pattern: str, inputs: dict[str, Integers], *, keep: Sequence[str] = ()
@@ -242,7 +250,7 @@ class CompiledNetwork:
             return {tensor: from_codes(self.graph.tensors[tensor], values) for tensor, values in tensors.items()}
         if quantized is None:
             raise UsageError(f"quantized must be given for {name}, not left out (the network as it was before compilation)")
-        images = input_values(self.graph, x)
+        images = input_values(self.graph, x, head=self.program.host_head)
         if name == "fake-quantized":
             return execute_fake_quantized(self.graph, quantized, images)
         if model is None:
@@ -262,14 +270,13 @@ class CompiledNetwork:
     def result(self, execution: Execution) -> NetworkResult:
         """What an execution of this network means to its user."""
         codes = {name: execution.tensors[name] for name in self.graph.outputs}
-        tail = None if self.imported is None else self.imported.host_tail
+        tail = self.program.host_tail
         return NetworkResult(
             on=execution.on,
-            outputs=output_values(self.graph, codes),
+            outputs=dict(output_values(self.graph, codes)) if tail is None else leave(tail, self.graph, codes),
             codes=codes,
             cycles=int(np.max(execution.cycles)) if execution.cycles else None,
             counters=execution.counters,
             layers=self.profile.layers,
             seconds=execution.seconds,
-            returned=() if tail is None else tuple(value.numpy() for value in tail(codes)),
         )

@@ -113,6 +113,10 @@ def _summary(network: CompiledNetwork, *, clock_mhz: float | None, measured: Net
         ("instructions", f"{len(network.program.words):,}"),
         ("cycles", f"{cycles:,} (cycle model)"),
     ]
+    ends = (("before", network.program.host_head), ("after", network.program.host_tail))
+    for place, host in ends:
+        if host is not None:
+            rows.append((f"host, {place} the layers", ", ".join(operator.kind for operator in host.operators)))
     if network.options.memory_efficiency != 1:
         rows[1] = ("memory", f"{rows[1][1]}, {network.options.memory_efficiency:g} transfers a cycle")
     if measured is not None and measured.cycles is not None:

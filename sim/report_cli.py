@@ -44,8 +44,10 @@ def report_command(
             progress("read the network", 0, 0)
             from tercel.sim.quantized_file import load_quantized_file
             from tercel.sw.importer import explain
+            from tercel.sw.importer.host import allowed_by
 
-            operators = explain(load_quantized_file(quantized).program, config=network.config)
+            allowed = allowed_by(network.program.host_head, network.program.host_tail)
+            operators = explain(load_quantized_file(quantized).program, config=network.config, allow_host=allowed)
         written: tuple[Path, ...] = ()
         if output is not None:
             progress("draw", 0, 0)

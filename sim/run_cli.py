@@ -109,18 +109,20 @@ def open_network(path: Path, *, memory_latency: int = 8, memory_efficiency: floa
 
 
 def _read(network: CompiledNetwork, paths: list[Path], *, normalization: str | None, resize: bool) -> Any:
-    image_format = image_format_of(network.graph, network.program.image_format, normalization=normalization)
-    return read_input(paths, network.graph, image_format=image_format, resize=resize)
+    image_format = image_format_of(network.input_shape, network.program.image_format, normalization=normalization)
+    return read_input(paths, image_format=image_format, resize=resize)
 
 
 def _result_json(result: NetworkResult) -> dict[str, Any]:
     def output(name: str) -> dict[str, Any]:
-        values, codes = result.outputs[name], result.codes[name]
+        values, codes = result.outputs[name], result.codes.get(name)
         described: dict[str, Any] = {"shape": list(values.shape)}
         if values.ndim == 2:
             described["top"] = values.argmax(axis=1).tolist()
         if values.size <= _LISTED:
-            described |= {"values": values.tolist(), "codes": codes.reshape(values.shape).tolist() if values.ndim == 2 else codes.tolist()}
+            described["values"] = values.tolist()
+            if codes is not None:
+                described["codes"] = (codes.reshape(values.shape) if values.ndim == 2 else codes).tolist()
         return described
 
     return {
@@ -140,6 +142,11 @@ def _print_result(result: NetworkResult) -> None:
             for image, row in enumerate(values):
                 best = np.argsort(-row, kind="stable")[:_TOP]
                 table.add_row(f"{image}", *(f"{index} ({row[index]:.4g})" for index in best))
+            console.print(table)
+        elif values.ndim == 1:
+            table = Table("image", "value", title=name)
+            for image, value in enumerate(values):
+                table.add_row(f"{image}", f"{value:.4g}" if np.issubdtype(values.dtype, np.floating) else f"{value}")
             console.print(table)
         else:
             typer.echo(f"{name}: {'x'.join(str(side) for side in values.shape)}, {values.min():.4g}..{values.max():.4g}")

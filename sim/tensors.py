@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from tercel.sw.graph.codes import from_codes, to_codes
 from tercel.sw.graph.integer_graph import Activation, IntegerGraph
+from tercel.sw.host import HostGraph, HostInput
 from tercel.sw.layer_spec import Integers
 
 Floats = npt.NDArray[np.float64]
@@ -26,20 +27,30 @@ def input_codes(graph: IntegerGraph, x: Any) -> dict[str, Integers]:
         The network.
     x
         An array or tensor for its only input, or a mapping from input names to such. Floating point is NCHW or CHW and in the network's
-        own units (normalised as in training); whole numbers are codes, NHWC or HWC.
+        own units (normalised as in training); whole numbers are codes, NHWC or HWC. Where operators run on the host before the layers,
+        floats are what those take, by the names of the network's inputs; codes are the machine's still, by the names of the graph's.
     """
-    values = dict(x) if isinstance(x, Mapping) else {graph.inputs[0]: x}
-    if set(values) != set(graph.inputs):
-        raise InputError(f"x must hold {', '.join(graph.inputs)}, not {', '.join(values) or 'nothing'} (a mapping by the inputs' names)")
-    codes = {name: _codes(graph.tensors[name], _array(value)) for name, value in values.items()}
-    sizes = {name: len(value) for name, value in codes.items()}
-    if len(set(sizes.values())) != 1:
-        raise InputError(f"x must have one batch size, not {sizes} (give every input as many images)")
-    return codes
+    given = _by_name(x, graph.inputs)
+    return _one_batch({name: _codes(graph.tensors[name], _array(value)) for name, value in given.items()})
 
 
-def input_values(graph: IntegerGraph, x: Any) -> npt.NDArray[np.floating[Any]]:
-    """The only input in floating point, NCHW: floats as they are, codes as what they stand for."""
+def network_values(head: HostGraph, x: Any) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Floats ``[batch, *shape]`` by the names of the inputs of ``head``; ``x`` as for :func:`input_codes`, in floating point."""
+    given = _by_name(x, tuple(entry.name for entry in head.inputs))
+    return _one_batch({entry.name: _values(entry, _array(given[entry.name])) for entry in head.inputs})
+
+
+def are_codes(x: Any) -> bool:
+    """Whether ``x`` holds whole numbers, in all of its tensors."""
+    return all(np.issubdtype(_array(value).dtype, np.integer) for value in (x.values() if isinstance(x, Mapping) else (x,)))
+
+
+def input_values(graph: IntegerGraph, x: Any, *, head: HostGraph | None = None) -> npt.NDArray[np.floating[Any]]:
+    """The only input in floating point, NCHW: floats as they are, codes as what they stand for; ``head`` is before the layers."""
+    if head is not None:
+        if are_codes(x) or len(head.inputs) != 1:
+            raise InputError("x must be one tensor of floats, not codes or several (operators run on the host before the layers)")
+        return next(iter(network_values(head, x).values()))
     if len(graph.inputs) != 1:
         raise InputError(f"x must be one tensor for floating point, not {len(graph.inputs)} (compare in codes)")
     given = _array(x[graph.inputs[0]] if isinstance(x, Mapping) else x)
@@ -64,6 +75,35 @@ def _array(value: Any) -> npt.NDArray[Any]:
     return np.asarray(value if detach is None else detach().cpu().numpy())
 
 
+def _by_name(x: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    values = dict(x) if isinstance(x, Mapping) else {names[0]: x}
+    if set(values) != set(names):
+        raise InputError(f"x must hold {', '.join(names)}, not {', '.join(values) or 'nothing'} (a mapping by the inputs' names)")
+    return values
+
+
+def _one_batch(tensors: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    sizes = {name: len(value) for name, value in tensors.items()}
+    if len(set(sizes.values())) != 1:
+        raise InputError(f"x must have one batch size, not {sizes} (give every input as many images)")
+    return tensors
+
+
+def _values(entry: HostInput, values: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+    given = list(values.shape)
+    if values.ndim == len(entry.shape):
+        values = values[None]
+    if values.shape[1:] != entry.shape or not len(values):
+        raise InputError(f"{entry.name} must have shape {list(entry.shape)} (of values) with or without a batch, not {given}")
+    _finite(entry.name, values)
+    return values.astype(np.float32)
+
+
+def _finite(name: str, values: npt.NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} must be finite, not {values[~np.isfinite(values)][0]} (look for divisions by 0 before)")
+
+
 def _codes(activation: Activation, values: npt.NDArray[Any]) -> Integers:
     height, width, channels = activation.shape
     whole = np.issubdtype(values.dtype, np.integer)
@@ -77,8 +117,7 @@ def _codes(activation: Activation, values: npt.NDArray[Any]) -> Integers:
     if values.ndim != 4 or values.shape[1:] != shape or not len(values):
         raise InputError(f"{activation.name} must have shape {list(shape)} ({layout}) with or without a batch, not {given}")
     if not whole:
-        if not np.isfinite(values).all():
-            raise InputError(f"{activation.name} must be finite, not {values[~np.isfinite(values)][0]} (look for divisions by 0 before)")
+        _finite(activation.name, values)
         return to_codes(activation, np.moveaxis(values, 1, -1))
     low, high = (-128, 127) if activation.signed else (0, 255)
     if values.min() < low or values.max() > high:

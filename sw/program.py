@@ -1,7 +1,9 @@
 """A program: instructions, the memory image around them and what the bytes mean; and its file format, ``.tnpu``.
 
 A ``.tnpu`` file is a zip archive of ``manifest.json``, ``instructions.bin`` (80 bytes each), ``memory.bin`` (all segments after
-one another) and, where the program was compiled from a network, ``graph.bin``. Equal programs make equal files.
+one another) and, where the program was compiled from a network, ``graph.bin``. Equal programs make equal files. A network with operators
+on the host is of format version 3 and lists them in the manifest; any other is of version 2, so that a reader that knows nothing of such
+operators refuses just the files that it would run without them.
 """
 
 import hashlib
@@ -24,9 +26,13 @@ from tercel.sw.tensor_layout import Integers, ceil_div, pack_tensor, unpack_tens
 
 if TYPE_CHECKING:
     from tercel.sw.graph.integer_graph import IntegerGraph
+    from tercel.sw.host import HostGraph
 
 FORMAT = "tercel program"
 FORMAT_VERSION = 2
+HOST_FORMAT_VERSION = 3
+"""With operators on the host."""
+
 _MEMBERS = ("manifest.json", "instructions.bin", "memory.bin")
 _GRAPH_MEMBER = "graph.bin"
 _REGIONS = ("program_base", "read_base", "read_end", "write_base", "write_end", "memory_bytes")
@@ -151,6 +157,9 @@ class Program:
         The network, where the program was compiled from one. It does not count when programs are compared.
     image_format
         How photographs become the network's input, where that is known. It does not count either.
+    host_head, host_tail
+        What the host computes before and after the layers of ``graph``, None where that is nothing. They do not count either.
+        :class:`~tercel.sw.host.HostError` if they do not fit the graph.
     """
 
     config: Config
@@ -167,6 +176,21 @@ class Program:
     marks: tuple[LayerMark, ...] = ()
     graph: "IntegerGraph | None" = field(default=None, compare=False, repr=False)
     image_format: ImageFormat | None = field(default=None, compare=False)
+    host_head: "HostGraph | None" = field(default=None, compare=False)
+    host_tail: "HostGraph | None" = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.on_host:
+            from tercel.sw.host import check_ends
+
+            if self.graph is None:
+                raise ProgramError("graph must be given with operators on the host, not left out (they read and make its tensors)")
+            check_ends(self.graph, self.host_head, self.host_tail)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the host computes a part of the network."""
+        return self.host_head is not None or self.host_tail is not None
 
     def instructions(self) -> list[tuple[Opcode, dict[str, int]]]:
         """The decoded instructions; :class:`~tercel.hw.isa.IsaError` for a word that is none."""
@@ -199,7 +223,7 @@ class Program:
         memory = b"".join(segment.data for segment in self.segments)
         manifest: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": HOST_FORMAT_VERSION if self.on_host else FORMAT_VERSION,
             "config": asdict(self.config),
             "config_hash": f"{self.config.hash:08x}",
             "instructions": len(self.words),
@@ -212,6 +236,10 @@ class Program:
             "marks": [asdict(mark) for mark in self.marks],
             "image_format": None if self.image_format is None else asdict(self.image_format),
         }
+        if self.on_host:
+            from tercel.sw.host.serialize import ends_to_plain
+
+            manifest["host"] = ends_to_plain(self.host_head, self.host_tail)
         members = {"instructions.bin": instructions, "memory.bin": memory}
         if self.graph is not None:
             from tercel.sw.graph.serialize import graph_to_bytes
@@ -236,8 +264,6 @@ class Program:
     def from_bytes(cls, data: bytes, *, config: Config | None = None) -> "Program":
         """Read the content of a ``.tnpu`` file; :class:`ProgramError` if it is damaged, of another version or not for ``config``."""
         manifest, instructions, memory, graph = _open(data)
-        _expect("format", FORMAT, manifest.get("format"))
-        _expect("format_version", FORMAT_VERSION, manifest.get("format_version"))
         try:
             return cls._from_manifest(manifest, instructions, memory, graph, config)
         except (KeyError, TypeError, AttributeError) as error:
@@ -270,6 +296,7 @@ class Program:
         for segment in segments:
             if not 0 <= segment.address <= manifest["memory_bytes"] - len(segment.data):
                 raise ProgramError(f"segment {segment.name} must lie in 0..{manifest['memory_bytes']}, not at {segment.address}")
+        head, tail = _host(manifest)
         return cls(
             config=own,
             words=tuple(
@@ -283,6 +310,8 @@ class Program:
             marks=tuple(_mark(mark) for mark in manifest["marks"]),
             graph=_graph(graph, manifest),
             image_format=_image_format(manifest["image_format"]),
+            host_head=head,
+            host_tail=tail,
         )
 
     @classmethod
@@ -332,6 +361,14 @@ def _graph(data: bytes | None, manifest: dict[str, Any]) -> "IntegerGraph | None
     return graph_from_bytes(data)
 
 
+def _host(manifest: dict[str, Any]) -> "tuple[HostGraph | None, HostGraph | None]":
+    if manifest["format_version"] != HOST_FORMAT_VERSION:
+        return None, None
+    from tercel.sw.host.serialize import ends_from_plain
+
+    return ends_from_plain(manifest["host"])
+
+
 def _image_format(values: dict[str, Any] | None) -> ImageFormat | None:
     if values is None:
         return None
@@ -351,11 +388,10 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes, bytes | None]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = tuple(archive.namelist())
-            if found not in (_MEMBERS, (*_MEMBERS, _GRAPH_MEMBER)):
-                raise ProgramError(f"members must be {', '.join(_MEMBERS)}, not {', '.join(found)} (this is no program file)")
-            manifest, instructions, memory = (archive.read(name) for name in _MEMBERS)
+            parsed: Any = json.loads(archive.read(_MEMBERS[0])) if _MEMBERS[0] in found else None
+            _check_format(parsed, found)
+            instructions, memory = (archive.read(name) for name in _MEMBERS[1:])
             graph = archive.read(_GRAPH_MEMBER) if _GRAPH_MEMBER in found else None
-        parsed = json.loads(manifest)
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
@@ -369,6 +405,16 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes, bytes | None]:
         if isinstance(error, ProgramError):
             raise
         raise ProgramError(f"archive must be a whole zip file, but: {error} (the file is truncated or damaged)") from error
-    if not isinstance(parsed, dict):
-        raise ProgramError(f"manifest.json must hold an object, not {type(parsed).__name__} (the file is damaged)")
     return parsed, instructions, memory, graph
+
+
+def _check_format(manifest: Any, members: tuple[str, ...]) -> None:
+    """The version comes before the members, so that files of later releases are called that, whatever they hold."""
+    if _MEMBERS[0] in members:
+        if not isinstance(manifest, dict):
+            raise ProgramError(f"manifest.json must hold an object, not {type(manifest).__name__} (the file is damaged)")
+        _expect("format", FORMAT, manifest.get("format"))
+        if manifest.get("format_version") not in (FORMAT_VERSION, HOST_FORMAT_VERSION):
+            _expect("format_version", f"{FORMAT_VERSION} or {HOST_FORMAT_VERSION}", manifest.get("format_version"))
+    if members not in (_MEMBERS, (*_MEMBERS, _GRAPH_MEMBER)):
+        raise ProgramError(f"members must be {', '.join(_MEMBERS)}, not {', '.join(members)} (this is no program file)")

@@ -1,6 +1,7 @@
 """What the importer refuses: every fault at once, each with its place, limit, value and way out; and operators on the host."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tercel.hw.config import BASE, TINY, Config
 from tercel.sw.graph.codes import to_codes
 from tercel.sw.graph.reference import run_reference
+from tercel.sw.host import HostError, enter, leave
 from tercel.sw.importer import UnsupportedError, explain, import_exported
 
 TERNARY = Config(name="ternary", digit_set="ternary")
@@ -260,7 +262,7 @@ def test_explain_a_network_that_runs() -> None:
 
 
 def test_softmax_on_the_host() -> None:
-    """After the layers; its callable gives what the network returns."""
+    """After the layers; it gives what the network returns."""
     model = nn.Sequential(
         Quant(0.02, 3),
         conv(),
@@ -278,9 +280,9 @@ def test_softmax_on_the_host() -> None:
     images = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))
     tensor = imported.graph.tensors["input"]
     codes = np.clip(np.rint(images.numpy().transpose(0, 2, 3, 1) / tensor.scale) + 3, -128, 127).astype(int)
-    (result,) = imported.host_tail(run_reference(imported.graph, {"input": codes}))
-    assert result.shape == (4, 5)
-    torch.testing.assert_close(result, model(images), atol=0.02, rtol=0)
+    (result,) = leave(imported.host_tail, imported.graph, run_reference(imported.graph, {"input": codes})).values()
+    assert result.shape == (4, 5) and result.dtype == np.float32
+    np.testing.assert_allclose(result, model(images).numpy(), atol=0.02)
 
 
 def test_a_quantized_softmax_on_the_host() -> None:
@@ -295,14 +297,14 @@ def test_a_quantized_softmax_on_the_host() -> None:
     assert imported.graph.outputs == ("linear.linear",) and imported.host_tail is not None
     images = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))
     codes = to_codes(imported.graph.tensors["x"], images.numpy().transpose(0, 2, 3, 1))
-    scores, logits = imported.host_tail(run_reference(imported.graph, {"x": codes}))
+    scores, logits = leave(imported.host_tail, imported.graph, run_reference(imported.graph, {"x": codes})).values()
     expected_scores, expected_logits = model(images)
-    torch.testing.assert_close(logits, expected_logits, atol=0.051, rtol=0)
-    torch.testing.assert_close(scores, expected_scores, atol=0.02, rtol=0)
+    np.testing.assert_allclose(logits, expected_logits.numpy(), atol=0.051)
+    np.testing.assert_allclose(scores, expected_scores.numpy(), atol=0.02)
 
 
 def test_normalisation_on_the_host() -> None:
-    """Before the layers; its callable takes what the network takes."""
+    """Before the layers; it takes what the network takes."""
 
     def run(net: Net, x: Tensor) -> Tensor:
         return net.q(net.conv(net.i((x - 0.5) / 0.25)))
@@ -312,7 +314,7 @@ def test_normalisation_on_the_host() -> None:
     imported = import_exported(program, config=BASE, allow_host=["sub", "aten.div.Tensor"])
     assert imported.host_head is not None and imported.host_tail is None
     images = torch.rand(3, 6, 5, 5, generator=torch.Generator().manual_seed(0))
-    codes = imported.host_head(images)
+    codes = enter(imported.host_head, imported.graph, {"x": images.numpy()})
     result = run_reference(imported.graph, codes)[imported.graph.outputs[0]]
     expected = torch.round(model(images) / 0.0987).numpy().transpose(0, 2, 3, 1)
     assert (result != expected).mean() < 0.005
@@ -328,6 +330,27 @@ def test_host_in_the_middle() -> None:
     model = nn.Sequential(Quant(0.02, 3), conv(), Quant(0.1), nn.Sigmoid(), nn.ReLU())
     with pytest.raises(UnsupportedError, match="operator must be in allow_host, because it reads a result of the host, not relu"):
         import_exported(export(model, 6, 5, 5), config=BASE, allow_host=["sigmoid"])
+
+
+def test_what_the_host_does_not_run() -> None:
+    """Names that are none of its operators, and forms of operators that it lacks."""
+    program = export(nn.Sequential(Quant(0.02, 3), conv(), Quant(0.1), nn.GELU()), 6, 5, 5)
+    with pytest.raises(HostError, match=r"^allow_host must name operators of the host, not 'aten\.gelu\.default' \(they are exp, log, "):
+        explain(program, config=BASE, allow_host=["aten.gelu.default"])
+
+    def refused(run: Callable[[Tensor], Tensor], names: list[str]) -> str:
+        model = Net(lambda net, x: run(net.o(net.conv(net.i(x)))), i=Quant(0.02, 3), conv=conv(), o=Quant(0.1))
+        with pytest.raises(UnsupportedError) as caught:
+            import_exported(export(model, 6, 5, 5), config=BASE, allow_host=names)
+        return lineless(caught.value)
+
+    assert "dim must be in 1..3, not 0 (on the host; 0 is the batch)" in refused(lambda x: F.softmax(x, 0), ["softmax"])
+    assert "alpha must be 1, not 2 (the host runs the operator in its plain form)" in refused(lambda x: torch.add(x, 1, alpha=2), ["add"])
+    assert "dim must be one dimension, not None (name it, or the batch " in refused(lambda x: x.argmax(), ["argmax"])
+    assert "dtype must be float32 on the host, not torch.float64 (" in refused(lambda x: F.softmax(x, 1).double(), ["softmax"])
+    assert "rounding_mode must be left out, not floor (" in refused(lambda x: torch.div(x, 2, rounding_mode="floor"), ["div"])
+    whole = refused(lambda x: x.argmax(1).sigmoid(), ["argmax", "sigmoid"])
+    assert "input must be real numbers, not whole numbers (what the host computes)" in whole
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -1,9 +1,11 @@
 """What the value of a node is before it is quantized: an expression over stored codes, from which the next quantization makes layers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tercel.sw.importer.capture import Operation
@@ -212,11 +214,19 @@ class Concat:
 
 @dataclass(frozen=True, eq=False)
 class HostValue:
-    """What an operator on the host gives; ``head`` while it depends on the network's inputs alone."""
+    """What an operator on the host gives; ``head`` while it depends on the network's inputs alone.
+
+    ``kind`` and ``parameters`` are those of :data:`tercel.sw.host.KINDS`; ``operands`` are what it reads, constants as arrays without a
+    batch. ``whole`` where its values are whole numbers.
+    """
 
     operation: Operation
     shape: tuple[int, ...]
     head: bool
+    kind: str
+    operands: tuple["HostOperand", ...]
+    parameters: Mapping[str, Any]
+    whole: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +236,9 @@ class Broken:
     name: str
     shape: tuple[int, ...]
 
+
+HostOperand = HostValue | Stored | FloatInput | npt.NDArray[np.float32]
+"""What an operator on the host reads."""
 
 Expression = Stored | FloatInput | Weighted | Pool | Clamp | Affine | Slope | Count | Add | View | Resample | Concat | HostValue | Broken
 """A value of real numbers."""

@@ -12,7 +12,8 @@ from torch.fx import Node
 from tercel.hw.config import Config
 from tercel.sw.graph.integer_graph import IntegerGraph
 from tercel.sw.graph.verify import verify
-from tercel.sw.importer.capture import Operation, constants, logical_shape, operations, output_nodes, short_name, user_inputs
+from tercel.sw.host import HostGraph
+from tercel.sw.importer.capture import Operation, constants, logical_shape, operations, output_nodes, user_inputs
 from tercel.sw.importer.expressions import (
     Affine,
     Broken,
@@ -27,9 +28,9 @@ from tercel.sw.importer.expressions import (
     Stored,
 )
 from tercel.sw.importer.fold import fold_clamps, remove_unread
-from tercel.sw.importer.host import HostHead, HostTail, host_module
+from tercel.sw.importer.host import SHAPES, host_graph, host_names, host_quantize, host_value
 from tercel.sw.importer.layers import GraphBuilder
-from tercel.sw.importer.operators import SHAPES, expression_of, folded
+from tercel.sw.importer.operators import expression_of, folded
 from tercel.sw.importer.realize import Realizer
 from tercel.sw.importer.report import Follows, OperatorReport, Rejection, UnsupportedError
 
@@ -48,14 +49,14 @@ class Imported:
     warnings
         Losses of accuracy, each with its size.
     host_head, host_tail
-        The operators on the host before and after the graph, callable; None where there are none.
+        The operators on the host before and after the graph; None where there are none.
     """
 
     graph: IntegerGraph
     operators: tuple[OperatorReport, ...]
     warnings: tuple[str, ...]
-    host_head: HostHead | None = None
-    host_tail: HostTail | None = None
+    host_head: HostGraph | None = None
+    host_tail: HostGraph | None = None
 
 
 def import_exported(program: ExportedProgram, *, config: Config, strict: bool = False, allow_host: Sequence[str] = ()) -> Imported:
@@ -71,10 +72,11 @@ def import_exported(program: ExportedProgram, *, config: Config, strict: bool = 
     strict
         Refuse what changes the network's numbers by more than rounding (scales of channels that no shift can express).
     allow_host
-        Operators (``softmax`` or ``aten.softmax.int``) that may run in PyTorch at the very beginning or end of the network, where the
+        Operators (``softmax`` or ``aten.softmax.int``) that may run on the host at the very beginning or end of the network, where the
         machine does not run them.
 
-    :class:`~tercel.sw.importer.report.UnsupportedError` with all operators that cannot run.
+    :class:`~tercel.sw.importer.report.UnsupportedError` with all operators that cannot run, :class:`~tercel.sw.host.HostError` for a name
+    in ``allow_host`` that the host does not run.
     """
     walk = _Walk(program, config, strict=strict, allow_host=allow_host)
     walk.run()
@@ -111,7 +113,8 @@ class _Walk:
         self.rejected: dict[str, Rejection] = {}
         self.edges: list[OperatorReport] = []
         self.moved: dict[str, str] = {}
-        self._host = {short_name(name) for name in self.allow_host}
+        self.hosted: dict[str, HostValue] = {}
+        self._host = host_names(self.allow_host)
 
     def run(self) -> None:
         """Give every node a value; errors are collected."""
@@ -170,8 +173,8 @@ class _Walk:
         short = operation.short
         if operation.operator.startswith("quantized_decomposed."):
             given = self._read(operation.arguments["input"])
-            if isinstance(given, HostValue) and not given.head:
-                return HostValue(operation, operation.shape or (), head=False)
+            if isinstance(given, HostValue) and not given.head and "_per_tensor" in short:
+                return host_quantize(operation, self._quantizer(operation), self._read)
             if short.startswith("quantize_per_"):
                 return self._quantize(operation)
             if short.startswith("dequantize_per_"):
@@ -271,7 +274,7 @@ class _Walk:
         return Constant(result, quantized)
 
     def _on_host(self, operation: Operation, read: Sequence[Expression | Constant]) -> HostValue:
-        """A value that PyTorch computes: before the first quantize operator, or after the last layer."""
+        """A value that the host computes: before the first quantize operator, or after the last layer."""
         if operation.short not in self._host and operation.short not in SHAPES:
             raise Rejection("operator", "in allow_host, because it reads a result of the host", operation.short, "add it, or move it")
         inputs = [value for value in read if not isinstance(value, Constant)]
@@ -282,7 +285,9 @@ class _Walk:
                 raise Rejection("inputs of a host operator", "all from before or all from after the layers", "both", "split the model")
             if not isinstance(value, Constant | HostValue | FloatInput):
                 self.values[node] = self.realizer.plain(value, operation)
-        return HostValue(operation, operation.shape or (), head)
+        value = host_value(operation, self._read)
+        self.hosted[operation.node.name] = value
+        return value
 
     def _output(self, node: Node) -> None:
         value = self.values.get(node)
@@ -323,7 +328,7 @@ class _Walk:
             )
         value = self.values.get(operation.node)
         if isinstance(value, HostValue):
-            return OperatorReport(verdict="host", reason=f"runs in PyTorch {'before' if value.head else 'after'} the layers", **common)
+            return OperatorReport(verdict="host", reason=f"runs on the host, {'before' if value.head else 'after'} the layers", **common)
         placed = self.realizer.placed.get(key)
         if placed is not None and placed not in self.moved:
             return OperatorReport(verdict="placed", reason=f"layer {placed}", **common)
@@ -338,40 +343,25 @@ class _Walk:
     def imported(self) -> Imported:
         """The result, once nothing is rejected."""
         builder = self.realizer.builder
-        tail_nodes = [node for node, value in self.outputs if isinstance(value, HostValue)]
-        names = [value.tensor for _, value in self.outputs if isinstance(value, Stored)]
-        entries = self._tail_entries() if tail_nodes else {}
-        names = list(dict.fromkeys([*names, *(stored.tensor for stored in entries.values())]))
+        values = [value for _, value in self.outputs]
+        tail = any(isinstance(value, HostValue) for value in values)
+        names = [value.tensor for value in values if isinstance(value, Stored)]
+        names = list(dict.fromkeys([*names, *(entry.name for entry in host_graph(values, moved={}).inputs)]))
         graph, self.moved = fold_clamps(builder.graph(names), sorted(self.realizer.clamps))
         graph = remove_unread(graph)
         verify(graph, self.config)
-        tail = None
-        if tail_nodes:
-            tensors = tuple(graph.tensors[self.moved.get(stored.tensor, stored.tensor)] for stored in entries.values())
-            module = host_module([node for node, _ in self.outputs], list(entries), self.constants)
-            tail = HostTail(module, tensors, tuple(stored.shape for stored in entries.values()))
-        reports = tuple(report for _, report in self.reports())
-        return Imported(graph, reports, tuple(builder.warnings), self._head(graph), tail)
+        return Imported(
+            graph=graph,
+            operators=tuple(report for _, report in self.reports()),
+            warnings=tuple(builder.warnings),
+            host_head=self._head(graph),
+            host_tail=host_graph(values, moved=self.moved, taken=tuple(graph.tensors)) if tail else None,
+        )
 
-    def _tail_entries(self) -> dict[Node, Stored]:
-        """Nodes with stored codes that the host reads after the layers, and outputs that are codes themselves."""
-        entries: dict[Node, Stored] = {}
-        for operation in self.operations:
-            value = self.values.get(operation.node)
-            if isinstance(value, HostValue) and not value.head:
-                for node in operation.nodes():
-                    stored = self.values[node]
-                    if isinstance(stored, Stored):
-                        entries[node] = stored
-        entries.update({node: value for node, value in self.outputs if isinstance(value, Stored)})
-        return entries
-
-    def _head(self, graph: IntegerGraph) -> HostHead | None:
+    def _head(self, graph: IntegerGraph) -> HostGraph | None:
         """The host's part before the layers, if any input of the graph comes from it."""
-        made = {operation.node.name: operation.node for operation in self.operations}
-        if not any(name in made for name in graph.inputs):
+        if not any(name in self.hosted for name in graph.inputs):
             return None
-        inputs = user_inputs(self.program)
-        placeholders = {node.name: node for node in inputs}
-        nodes = [made.get(name) or placeholders[name] for name in graph.inputs]
-        return HostHead(host_module(nodes, inputs, self.constants), tuple(graph.tensors[name] for name in graph.inputs))
+        inputs = {node.name: self.values[node] for node in user_inputs(self.program)}
+        entering = [self.hosted.get(name) or inputs[name] for name in graph.inputs]
+        return host_graph([value for value in entering if isinstance(value, HostValue | FloatInput)], moved={})

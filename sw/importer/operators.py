@@ -22,6 +22,7 @@ from tercel.sw.importer.expressions import (
     Weighted,
     Window,
 )
+from tercel.sw.importer.host import HOST_NAMES
 from tercel.sw.importer.pointwise import batch_norm, constant_add, count_thresholds, prelu, product
 from tercel.sw.importer.report import Rejection
 
@@ -289,18 +290,13 @@ _WAYS_OUT = {
 }
 
 
-SHAPES = ("view", "_unsafe_view", "reshape", "flatten", "squeeze", "unsqueeze", "dropout", "clone", "contiguous")
-"""Operators that change no value: beside the host's they run on the host."""
-
-
 def expression_of(operation: Operation, read: Read) -> Expression | Constant:
     """The value of an operation; a ``Rejection`` for operators that the machine lacks."""
     short = operation.short
     make = _TABLE.get(short) if operation.operator.startswith("aten.") else _OWN.get(operation.operator)
     if make is None:
-        way_out = _WAYS_OUT.get(
-            next((name for name in _WAYS_OUT if name in short), ""), "replace it, or let it run on the host at either end"
-        )
+        way_out = "replace it, or let it run on the host at either end" if short in HOST_NAMES else "replace it"
+        way_out = next((way for name, way in _WAYS_OUT.items() if name in short), way_out)
         raise Rejection("operator", "a supported one", short, way_out)
     return make(operation, read)
 
