@@ -7,7 +7,7 @@ from tercel.sw.numeric import clamp, requantize, saturate
 from tercel.sw.quantize import SCHEMES
 from tercel.sw.quantize.scheme import channel_ranges, quantized
 
-MULTIPLIER, EXPONENT = 62075, 24
+MULTIPLIER, EXPONENT = 62076, 24
 """0.0037 with 16 bits."""
 
 
@@ -25,10 +25,25 @@ def shifts(chosen):
     return np.log2(chosen.max() / chosen).astype(np.int64)
 
 
-def test_shifted_weights_come_back_bit_for_bit():
-    weights = layer().astype(np.float32)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shifted_weights_come_back_bit_for_bit(dtype):
+    weights = (layer() / 3).astype(dtype)
+    assert np.ldexp(weights, 15).dtype == dtype
     for shift in range(16):
         assert np.array_equal(np.ldexp(np.ldexp(weights, shift), -shift), weights)
+
+
+def test_shifted_ranges_fill_the_upper_half():
+    """``R / 2 < r * 2**n <= R``, equality included: where ranges are exact powers of two, logarithms in floating point go wrong."""
+    powers = np.ldexp(1.0, -np.arange(16))
+    for ranges in (channel_ranges(layer(seed=3)), powers, powers[:, None] * [1 - 1e-6, 1 + 1e-6] / (1 + 1e-6)):
+        weights = ranges.reshape(-1, 1) * np.linspace(-1, 1, 101)
+        chosen, largest = scales("shift8", weights), ranges.max()
+        shifted = np.ldexp(ranges.reshape(-1), shifts(chosen))
+        # Scales are float32, which is nearer to what they stand for than the halves above.
+        assert shifted.max() == largest and (shifted <= largest).all() and (shifted > largest / 2 * (1 - 1e-12)).all()
+        assert (shifted[shifts(chosen) < 15] > largest / 2).all()
+        assert chosen.max() == scales("per_layer", weights)[0]
 
 
 def test_shifting_weights_or_scales_is_the_same():
@@ -68,6 +83,14 @@ def test_beyond_fifteen_shifts_less_and_less_is_recovered():
 
 
 def test_worked_numbers():
+    ranges = np.array([1, 0.3, 0.06, 0.0001])
+    chosen = scales("shift8", ranges[:, None] * np.linspace(-1, 1, 11))
+    assert shifts(chosen).tolist() == [0, 1, 4, 13] and chosen.max() == pytest.approx(1 / 127)
+    assert np.ldexp(ranges, shifts(chosen)).tolist() == pytest.approx([1, 0.6, 0.96, 0.8192])
+    # 0.0037 with 31 bits, and with the 16 that the machine has.
+    assert [round(0.0037 * 2.0**39), round(0.0037 * 2.0**EXPONENT)] == [2034096511, MULTIPLIER]
+    wide = requantize(123456, multiplier=2034096511, exponent=39 + np.array([0, 1, 4, 13]))
+    assert wide.tolist() == [457, 228, 29, 0]
     found = requantize(123456, multiplier=MULTIPLIER, exponent=EXPONENT + np.array([0, 1, 4, 13]))
     assert found.tolist() == [457, 228, 29, 0]
 

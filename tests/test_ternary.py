@@ -1,5 +1,7 @@
 """Ternary operators: what each is the best or even at, with oracles that need no data, and the edges."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -85,6 +87,15 @@ def test_larger_weights_have_larger_scales_and_the_same_codes(options, magnitude
     assert np.allclose(scaled.scales, np.ldexp(plain.scales, exponent), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("factor", [0.0123, 3.7, 1e4])
+@pytest.mark.parametrize("options", OPERATORS)
+def test_any_positive_factor_goes_into_the_scales(options, factor):
+    """Factors that are rounded, on weights that lie nowhere near a threshold."""
+    weights = normal(3000).reshape(6, 500)
+    plain, scaled = ternarize(weights, **options), ternarize(factor * weights, **options)
+    assert np.array_equal(scaled.codes, plain.codes) and np.allclose(scaled.scales, factor * plain.scales, rtol=1e-12)
+
+
 @settings(max_examples=200, deadline=None)
 @given(LAYERS)
 @pytest.mark.parametrize("options", SYMMETRIC)
@@ -100,12 +111,26 @@ def test_constants_of_a_normal_distribution():
     assert gauss.scales[0] == pytest.approx(0.861455, rel=3e-3) and fitted.scales[0] == pytest.approx(1.090799, rel=3e-3)
     assert np.square(gauss.weights - weights).mean() == pytest.approx(0.24184, rel=0.01)
     assert np.square(fitted.weights - weights).mean() == pytest.approx(0.20677, rel=0.01)
-    # It is not the operator of least squared or absolute error: others with one scale do better.
-    best = np.sign(weights) * (np.abs(weights) > 0.612) * 1.224
-    assert np.square(best - weights).mean() == pytest.approx(0.19017, rel=0.01)
-    middle = np.sign(weights) * (np.abs(weights) > 0.51) * 1.02
-    assert np.abs(middle - weights).mean() == pytest.approx(0.33973, rel=0.01)
     assert np.abs(gauss.weights - weights).mean() == pytest.approx(0.34869, rel=0.01)
+
+
+def test_operators_of_least_error_for_normal_weights():
+    """MQuant is neither of them: with one scale, 0.612 and 1.224 have the least squared error, 0.51 and 1.02 the least absolute one."""
+    weights = np.array([NormalDist().inv_cdf((place + 0.5) / 20_000) for place in range(20_000)])
+
+    def error(threshold, scale, *, power):
+        return (np.abs(np.sign(weights) * (np.abs(weights) > threshold) * scale - weights) ** power).mean()
+
+    square, absolute = error(0.612, 1.224, power=2), error(0.51, 1.02, power=1)
+    assert square == pytest.approx(0.19017, rel=2e-3) and absolute == pytest.approx(0.33973, rel=2e-3)
+    for threshold in np.arange(0.2, 1.1, 0.1):
+        for scale in np.arange(0.7, 1.6, 0.1):
+            assert error(threshold, scale, power=2) > square - 1e-4 and error(threshold, scale, power=1) > absolute - 1e-4
+    # Ternary weight networks: 0.7 of the mean magnitude, and the scale that is best for it.
+    threshold = 0.7 * np.abs(weights).mean()
+    assert error(threshold, np.abs(weights)[np.abs(weights) > threshold].mean(), power=2) == pytest.approx(0.19162, rel=2e-3)
+    gauss = whole(weights, operator="mquant", magnitude="least_squares")
+    assert np.square(gauss.weights - weights).mean() > 1.05 * square
 
 
 @pytest.mark.parametrize(("largest", "naive", "tquant"), [(3.0, 0.866, 0.683), (4.0, 0.954, 0.818), (5.0, 0.988, 0.904)])
@@ -166,8 +191,7 @@ def test_a_weight_at_the_threshold_is_zero():
 
 
 def test_gauss_threshold():
-    statistics = pytest.importorskip("statistics")
-    assert pytest.approx(statistics.NormalDist().inv_cdf(2 / 3), rel=1e-15) == GAUSS_THRESHOLD
+    assert pytest.approx(NormalDist().inv_cdf(2 / 3), rel=1e-15) == GAUSS_THRESHOLD
 
 
 @pytest.mark.parametrize(("weights", "options", "message"), [
