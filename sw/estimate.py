@@ -170,9 +170,7 @@ class _Machine:
             for taker in takers:
                 self.tokens[engine, taker] += 1
             queue.landing.popleft()
-            self.spans.append(
-                Span(index=job.index, engine=engine, start=job.start, free=job.free, landed=self.time, events=job.events)
-            )
+            self.spans.append(Span(index=job.index, engine=engine, start=job.start, free=job.free, landed=self.time, events=job.events))
             moved = True
         return moved
 
