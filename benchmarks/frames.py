@@ -71,7 +71,7 @@ class Row:
     clock_mhz
         At which the memory was simulated.
     refused
-        Why the compiler gives no program; then the figures are 0.
+        Why the compiler gives no program, with the first of several layers; then the figures are 0.
     equal
         Whether all output codes are the golden model's.
     cycles, ideal_cycles, predicted_cycles, bytes_moved
@@ -169,7 +169,7 @@ def _row(identity: Identity, board: Board, samples: Samples, data: Path | None, 
     try:
         network = compile_network(quantized, config=board.config, progress=notify)
     except (FitError, UnsupportedError) as error:
-        return Row(identity=identity, refused=str(error), **figures)
+        return Row(identity=identity, refused="; ".join(line.strip() for line in str(error).splitlines()[:2]), **figures)
     inputs = network.inputs(normalize(samples.images, image_format=model.image_format))
     codes = {name: batch[0] for name, batch in inputs.items()}
     runs = run_on_board(board_build(board), network.program, [codes], back_door=True, progress=notify)
@@ -225,12 +225,12 @@ def cells(row: Row, mhz: float | None) -> list[str]:
 
 def notes(table: Sequence[Row]) -> list[str]:
     """What the table leaves out: the compiler's reasons, and rows that are wrong."""
-    found = [f"{row.identity.network} on {row.config}: {row.refused}" for row in table if row.refused]
+    found = [f"{row.identity.network}, {row.identity.bits} bits on {row.config}: {row.refused}" for row in table if row.refused]
     for row in table:
         if not row.ok:
             what = f"{row.violations} rules of the memory chip broken" if row.equal else "outputs differ from the golden model"
             found.append(f"wrong: {row.identity.network}, {row.identity.bits} bits on {row.identity.board}: {what}")
-    return list(dict.fromkeys(found))
+    return found
 
 
 def markdown(table: Sequence[Row], mhz: dict[str, float]) -> str:
