@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from tercel.sw.host.operators import KINDS, HostError, HostType, Parameters, Shape, Values, check_parameters
+from tercel.sw.host.operators import KINDS, PARAMETERS, HostError, HostType, Parameters, Shape, Values, check_parameters
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -105,8 +105,9 @@ def _add(found: dict[str, HostType], name: str, added: HostType) -> None:
 
 
 def _entering(tensor: HostInput | HostConstant) -> HostType:
-    if any(size < 1 for size in tensor.shape):
-        raise HostError(f"shape of {tensor.name} must be of sizes from 1 on, not {list(tensor.shape)} (a tensor on the host)")
+    text, fits = PARAMETERS["shape"]
+    if not fits(tensor.shape):
+        raise HostError(f"shape of {tensor.name} must be {text}, not {list(tensor.shape)} (a tensor on the host)")
     if isinstance(tensor, HostInput):
         return HostType(tensor.shape)
     if len(tensor.values) != prod(tensor.shape):
