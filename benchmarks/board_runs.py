@@ -105,6 +105,8 @@ def run_on_board(
         _backend(simulation, back_door=back_door, max_seconds=_PATIENCE * predicted / build.clock_hz, progress=of_board) as board,
         VerilatorBackend(report=lambda step: progress(step, 0, 0), progress=of_ideal) as ideal,
     ):
+        while not simulation.statistics().ready:  # a program that is there at once would begin before the memory does
+            simulation.read(_ANSWER_SECONDS)
         for codes in images:
             before = simulation.statistics().cycles
             ran = board.run(program, inputs=codes)

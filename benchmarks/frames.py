@@ -43,7 +43,10 @@ _CALIBRATION = 16
 _SCHEMES = {width.bits: width.scheme for width in WIDTHS if not width.trained}
 """Of the demo: ternary weights at 2 bits."""
 
-_COMPILER = ("compiler", "graph", "importer", "zoo", "emitter.py", "program.py", "memory_image.py", "layer.py", "layer_spec.py")
+_COMPILER = (
+    *("compiler", "graph", "importer", "zoo", "band.py", "chunk.py", "cycles.py", "emitter.py", "layer.py", "layer_array.py"),
+    *("layer_depthwise.py", "layer_spec.py", "lowered_layer.py", "memory_image.py", "program.py", "tensor_layout.py", "transfer.py"),
+)
 """Parts of ``sw`` that a network's instructions depend on."""
 
 
