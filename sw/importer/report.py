@@ -23,7 +23,7 @@ class OperatorReport:
     operator
         ``aten.conv2d.default``.
     verdict
-        ``placed``: a layer of its own. ``fused``: inside another layer, or without work. ``host``: runs in PyTorch. ``rejected``.
+        ``placed``: a layer of its own. ``fused``: inside another layer, or without work. ``host``: on the host. ``rejected``.
     reason
         The layer that it went into, or why it is rejected.
     limit, value, way_out
