@@ -91,7 +91,9 @@ def run_on_board(
     assert isinstance(build.memory, SdramChip)
     speed = chip_speed(build.memory, clock_mhz=build.clock_hz / 1e6, memory_width=build.config.memory_width)
     predicted = estimate(program, memory_latency=speed.latency + build.pin_latency, memory_rate=speed.efficiency).cycles
-    simulation = SocSimulation(build, report=lambda step: progress(step, 0, 0))
+
+    def of_build(step: str) -> None:
+        progress(f"build: {step.split(',', maxsplit=1)[0]}", 0, 0)
 
     def of_board(what: str, done: int, whole: int) -> None:
         progress(f"board: {what}", done, predicted if what == RUNNING else whole)
@@ -100,10 +102,11 @@ def run_on_board(
         progress("ideal memory: cycles", cycles, ideal_predicted)
 
     ideal_predicted = estimate(program).cycles
+    simulation = SocSimulation(build, report=of_build)
     found = []
     with (
         _backend(simulation, back_door=back_door, max_seconds=_PATIENCE * predicted / build.clock_hz, progress=of_board) as board,
-        VerilatorBackend(report=lambda step: progress(step, 0, 0), progress=of_ideal) as ideal,
+        VerilatorBackend(report=of_build, progress=of_ideal) as ideal,
     ):
         while not simulation.statistics().ready:  # a program that is there at once would begin before the memory does
             simulation.read(_ANSWER_SECONDS)

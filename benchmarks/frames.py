@@ -148,11 +148,6 @@ def _system_identity(build: SocBuild) -> str:
 
 
 def _row(identity: Identity, board: Board, samples: Samples, data: Path | None, *, scratch: Path, progress: Progress) -> Row:
-    label = f"{identity.board}, {identity.network}, {identity.bits} bits"
-
-    def notify(what: str, done: int, whole: int) -> None:
-        progress(f"{label}: {what}", done, whole)
-
     checkpoint = CHECKPOINTS[identity.network]
     model = checkpoint.build(data)
     kept = hashlib.sha256(f"{identity.weights} {code_identity()}".encode()).hexdigest()[:16]
@@ -162,7 +157,7 @@ def _row(identity: Identity, board: Board, samples: Samples, data: Path | None, 
         model,
         file=scratch / f"{identity.network}-{identity.bits}-{kept}.tq",
         calibration=_CALIBRATION,
-        progress=notify,
+        progress=progress,
         scheme=_SCHEMES[identity.bits],
         bits=layer_bits(model, identity.bits),
         rounding="nearest",
@@ -170,12 +165,12 @@ def _row(identity: Identity, board: Board, samples: Samples, data: Path | None, 
     )
     figures = {"config": board.config.name, "chip": board.memory.name, "clock_mhz": board.clock_hz / 1e6}
     try:
-        network = compile_network(quantized, config=board.config, progress=notify)
+        network = compile_network(quantized, config=board.config, progress=progress)
     except (FitError, UnsupportedError) as error:
         return Row(identity=identity, refused="; ".join(line.strip() for line in str(error).splitlines()[:2]), **figures)
     inputs = network.inputs(normalize(samples.images, image_format=model.image_format))
     codes = {name: batch[0] for name, batch in inputs.items()}
-    runs = run_on_board(board_build(board), network.program, [codes], back_door=True, progress=notify)
+    runs = run_on_board(board_build(board), network.program, [codes], back_door=True, progress=progress)
     (image,) = runs.images
     return Row(
         identity=identity,

@@ -52,5 +52,7 @@ def quantized_network(
     )
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_quantized_file(program, file, image_format=model.image_format)
+        partial = file.with_name(f"partial-{file.name}")  # what an interruption leaves is not taken for the network
+        save_quantized_file(program, partial, image_format=model.image_format)
+        partial.replace(file)
     return program
