@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from qdq_models import Conv, Net, Quant, Weight  # noqa: E402
 from torch import nn  # noqa: E402
 
 import tercel  # noqa: E402
@@ -205,6 +206,37 @@ def rewritten(program: Program, **changes: object) -> bytes:
         for name, content in contents.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def test_views_of_one_tensor_and_two_inputs(tmp_path):
+    """A tensor of the machine enters the host once, whatever shapes it is read in; an input may be quantized without the host."""
+
+    def run(net: Net, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        picture = net.o(net.conv(net.i(x * 2)) + net.j(y))
+        gate = torch.sigmoid(picture)
+        softmax = torch.softmax(torch.flatten(picture, 1), 1)
+        return picture, softmax, gate.permute(0, 2, 3, 1), 1 - torch.cat([gate, gate], 1)[:, 2:-1]
+
+    class Two(Net):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return run(self, x, y)
+
+    conv = Conv(Weight((3, 3, 1, 1)))
+    model = Two(run, i=Quant(0.02, 3), j=Quant(0.02, 3), conv=conv, o=Quant(0.05))
+    examples = tuple(torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    program = torch.export.export(model.eval(), examples)
+    network = tercel.compile(program, config=SMALL, allow_host=["mul", "softmax", "sigmoid", "permute", "cat", "slice", "rsub"])
+    assert [entry.shape for entry in network.program.host_tail.inputs] == [(3, 4, 4)]
+    given = dict(zip("xy", examples, strict=True))
+    found = network.run(given)
+    network.save(tmp_path / "two.tnpu")
+    equal(tercel.load(tmp_path / "two.tnpu").run(given), found)
+    for values, wanted in zip(found.outputs.values(), model(*examples), strict=True):
+        np.testing.assert_allclose(values, wanted.numpy(), atol=0.051)
+    with pytest.raises(InputError, match=r"^x must hold x, y, not x \(a mapping by the inputs' names\)$"):
+        network.run(examples[0])
+    with pytest.raises(InputError, match=r"^x must have one batch size, not \{'x': 2, 'y': 1\} \(give every input as many images\)$"):
+        network.run({"x": examples[0], "y": examples[1][:1]})
 
 
 def test_versions_of_the_file(network):
