@@ -170,6 +170,19 @@ def test_the_learned_gain_gets_the_gradient_of_the_held_one():
     assert torch.isfinite(norm.weight.grad).all() and (norm.weight.grad > 0).all()
 
 
+def test_a_norm_leaves_the_constant_of_a_channel_of_zeros_alone():
+    """Its scale says nothing; the difference of its value from the running mean has the learned gain, not one of 2**45."""
+    channels, scales = 3, torch.tensor([0.3, 2.0**-60, 0.1])
+    norm = ShiftNorm(torch.full((channels,), 1.5), normal(channels), normal(channels), torch.full((channels,), 4.0), momentum=0.1, eps=0.0)
+    norm.choose_exponents(scales, hold=False)
+    values = normal(8, channels, 2, 2, seed=7)
+    values[:, 1] = 0.7
+    expected = ((0.7 - norm.running_mean[1]) / 2 * 1.5 + norm.bias[1]).detach()
+    torch.testing.assert_close(norm.eval()(values, scales)[:, 1].mean().detach(), expected)
+    _, bias = norm.folded(scales, torch.full((channels,), 0.7))
+    assert float(bias[1].detach()) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_scales_without_a_norm():
     weight = normal(6, 10).requires_grad_()
     quantizer = TernaryWeights(operator="tquant")

@@ -14,6 +14,8 @@ from torch.nn import functional
 from tercel.sw.quantize.scheme import MAX_SHIFT
 
 _SMALLEST = 2.0**-60
+_DEAD = 2.0**-50
+"""Channels of zeros have scales below, which say nothing: what is constant in such a channel has the learned gain."""
 _HOLD = 0.65
 """An exponent moves only when the wanted scale is this far from its power of two, in octaves: at 0.5 it would swing to and fro."""
 
@@ -92,6 +94,7 @@ class ShiftNorm(nn.Module):
             self.choose_exponents(scales)
         learned = self.get_gain()
         gain = torch.exp2(self.exponents) * self._deviations() / scales.detach()
+        gain = torch.where(scales > _DEAD, gain, learned)
         gain = learned + (gain - learned).detach()
         assert isinstance(self.bias, Tensor)
         offset = self.bias
@@ -104,7 +107,8 @@ class ShiftNorm(nn.Module):
         """Scales and bias of the layer that computes the same as one with ``scales`` and ``bias`` and this norm; all ``[channels]``."""
         powers = torch.exp2(self.exponents)
         assert isinstance(self.bias, Tensor)
-        return powers, (bias - self.running_mean).double() * (powers / scales).double() + self.bias.double()
+        factors = torch.where(scales > _DEAD, powers / scales, self.factors)
+        return powers, (bias - self.running_mean).double() * factors.double() + self.bias.double()
 
     def _deviations(self) -> Tensor:
         return (self.running_var + self.eps).sqrt()
