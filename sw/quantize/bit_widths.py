@@ -16,10 +16,14 @@ def check_bits(bits: BitWidths) -> dict[str, int]:
     """
     patterns = {} if bits is None else dict(bits) if isinstance(bits, Mapping) else {"*": bits}
     for pattern, width in patterns.items():
-        if isinstance(width, bool) or not isinstance(width, int) or not MIN_BITS <= width <= MAX_BITS:
-            where = f"bits[{pattern!r}]" if isinstance(bits, Mapping) else "bits"
-            raise QuantizeError(f"{where} must be a whole number in {MIN_BITS}..{MAX_BITS}, not {width!r} (2 bits are -1, 0, 1)")
+        check_width(width, name=f"bits[{pattern!r}]" if isinstance(bits, Mapping) else "bits")
     return patterns
+
+
+def check_width(width: object, *, name: str) -> None:
+    """:class:`~tercel.sw.quantize.errors.QuantizeError` unless ``width`` is a whole number of 2..8."""
+    if isinstance(width, bool) or not isinstance(width, int) or not MIN_BITS <= width <= MAX_BITS:
+        raise QuantizeError(f"{name} must be a whole number in {MIN_BITS}..{MAX_BITS}, not {width!r} (2 bits are -1, 0, 1)")
 
 
 def assign_bits(patterns: Mapping[str, int], layers: Sequence[str], *, default: int) -> list[int]:

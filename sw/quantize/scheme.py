@@ -20,12 +20,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from tercel.sw.quantize.bit_widths import check_width
+
 Reals = npt.NDArray[np.float64]
 Scales = npt.NDArray[np.float32]
 Shifts = npt.NDArray[np.int64]
 ShiftRule = Literal["floor", "round", "signed", "search"]
 
 MAX_SHIFT = 15
+
+_TURNS = 4
+"""Layer scales in an octave that compensated rounding chooses from."""
 
 SMALLEST_SCALE = 2.0**-100
 """Scale of a layer that is zero everywhere; large enough that shifted scales and products of scales stay normal float32 numbers."""
@@ -77,6 +82,9 @@ class Scheme(ABC):
     bits: int = 8
     summary: str
 
+    def __post_init__(self) -> None:
+        check_width(self.bits, name="bits")
+
     @abstractmethod
     def scales(self, weights: Reals, *, bits: int, least: Reals) -> Scales:
         """Scales of a layer's output channels.
@@ -118,9 +126,28 @@ class Scheme(ABC):
         """Whether channels that may be scaled (:mod:`~tercel.sw.quantize.alignment`) make better use of a grid of powers of two."""
         return False
 
-    def finer(self, scales: Scales) -> Scales | None:
-        """Scales one step finer, where rounding may try what a channel gains from clipping; None where it is not tried."""
-        return None
+    def grids(self, scales: Scales, ranges: Reals, *, bits: int, least: Reals) -> Scales:
+        """Scales that rounding may choose from where it sees what outputs lose.
+
+        Parameters
+        ----------
+        scales
+            What :meth:`scales` chose, ``[channels]``.
+        ranges
+            Largest magnitude of each channel's weights, ``[channels]``.
+        bits, least
+            As for :meth:`scales`.
+
+        Returns
+        -------
+        ``[layer scales, options, channels]``: all channels take options of one layer scale. Here the chosen scales only.
+        """
+        return scales[None, None]
+
+    def with_gain(self, scales: Scales, gain: float) -> Scales:
+        """``scales`` times ``gain``, their ratios the same to the bit where they are powers of two."""
+        largest = scales.max(initial=0.0)
+        return np.asarray(scales / largest * np.float32(largest * gain), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +193,8 @@ class Shift(Scheme):
 
     A channel of zeros has shift 0. Where a bias would leave its range, the channel's shift is lowered, and the layer's scale raised
     when shift 0 is not enough. Below 8 bits, with ``floor``, channels are also moved onto the grid of powers of two where the network lets
-    them (:mod:`~tercel.sw.quantize.alignment`), and compensated rounding adds a shift where outputs then err less.
+    them (:mod:`~tercel.sw.quantize.alignment`), and compensated rounding chooses a scale for the layer, and adds a shift where outputs then
+    err less (:mod:`~tercel.sw.quantize.grid_choice`).
 
     Parameters
     ----------
@@ -202,11 +230,22 @@ class Shift(Scheme):
         """Rule ``floor`` does."""
         return self.rule == "floor"
 
-    def finer(self, scales: Scales) -> Scales | None:
-        """With rule ``floor``, one shift more. See :meth:`Scheme.finer`."""
+    def grids(self, scales: Scales, ranges: Reals, *, bits: int, least: Reals) -> Scales:
+        """With rule ``floor``, four layer scales to the octave, and one shift more for each channel. See :meth:`Scheme.grids`."""
         if self.rule != "floor":
-            return None
-        return np.asarray(np.maximum(scales / 2, np.ldexp(scales.max(initial=0.0), -MAX_SHIFT)), dtype=np.float32)
+            return super().grids(scales, ranges, bits=bits, least=least)
+        offered = []
+        for turn in range(_TURNS):
+            base = np.float32(float(scales.max()) * 2.0 ** (-turn / _TURNS))
+            if turn and base < least.max(initial=0.0):
+                break
+            shifts = np.where(ranges == 0, 0, floor_log2(base * largest_code(bits) / np.where(ranges == 0, 1.0, ranges)))
+            if not turn:
+                shifts = floor_log2(base / scales.astype(np.float64))
+            highest = np.where(least > 0, floor_log2(base / np.where(least > 0, least, 1.0)), MAX_SHIFT)
+            highest = np.clip(highest, 0, MAX_SHIFT)
+            offered.append([np.ldexp(base, -np.clip(shifts + more, 0, highest)) for more in (0, 1)])
+        return np.array(offered, dtype=np.float32)
 
     def _search(self, weights: Reals, *, bits: int, scale: float) -> tuple[float, Shifts]:
         energy = np.square(weights).sum(axis=1)

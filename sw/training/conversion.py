@@ -35,6 +35,7 @@ class Folder:
     def __init__(self, graph_module: GraphModule) -> None:
         self.graph_module, self.graph = graph_module, graph_module.graph
         self.rounded: dict[Node, ActivationQuantizer] = {}
+        self.paths: dict[ActivationQuantizer, str] = {}
         self.count = 0
 
     def module(self, node: object) -> nn.Module | None:
@@ -51,6 +52,7 @@ class Folder:
             assert source is not None
             if isinstance(module, ActivationQuantizer):
                 self.rounded[self._layer_of(source)] = module
+                self.paths[module] = str(node.target)
             node.replace_all_uses_with(source)
             self.graph.erase_node(node)
 
@@ -143,8 +145,11 @@ class Folder:
                 marker = self.graph.call_function(torch.ops.aten.alias.default, (node,))
             with self.graph.inserting_before(marker):
                 insert = quantizer.insert_rounding if node in kept else quantizer.insert_codes
-                codes = insert(self.graph_module, node)
-                arguments = (codes, quantizer.scale, quantizer.zero_point, 0, quantizer.largest_code, torch.uint8)
+                try:
+                    codes = insert(self.graph_module, node)
+                    arguments = (codes, quantizer.scale, quantizer.zero_point, 0, quantizer.largest_code, torch.uint8)
+                except QuantizeError as error:
+                    raise QuantizeError(f"module {self.paths[quantizer]!r}: {error}") from error
                 real = self.graph.call_function(torch.ops.quantized_decomposed.dequantize_per_tensor.default, arguments)
             self.graph.erase_node(marker)
             for reader in readers:

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tercel.sw.quantize.bit_widths import check_width
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,6 +40,12 @@ class TrainingScheme(ABC):
     edge_bits: int = 8
     summary: str
     thresholds: bool = False
+
+    def __post_init__(self) -> None:
+        check_width(self.bits, name="bits")
+        check_width(self.edge_bits, name="edge_bits")
+        if self.activation_bits is not None:
+            check_width(self.activation_bits, name="activation_bits")
 
     @abstractmethod
     def weight_quantizer(self, weight: "Tensor", *, bits: int) -> "WeightQuantizer":
