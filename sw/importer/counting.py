@@ -32,10 +32,19 @@ class Counting:
 
     @classmethod
     def of(cls, count: Count) -> tuple["Counting", Expression]:
-        """The thresholds of ``count`` on the value below the chain before it, and that value; ``Rejection`` for a negative slope."""
+        """The thresholds of ``count`` on the value below the chain before it, and that value.
+
+        ``Rejection`` for a negative slope, and for numbers that are NaN or, but for thresholds, infinite.
+        """
+        if np.isnan(count.thresholds).any():
+            raise _not_finite("thresholds", count)
         steps: list[Affine | Slope | Clamp] = []
         value = count.input
         while isinstance(value, Affine | Slope | Clamp):
+            if isinstance(value, Affine) and not (np.isfinite(value.gain).all() and np.isfinite(value.offset).all()):
+                raise _not_finite("gains and offsets", value)
+            if isinstance(value, Slope) and not np.isfinite(value.slopes).all():
+                raise _not_finite("slopes", value)
             if isinstance(value, Slope) and value.slopes.min() < 0:
                 rejection = Rejection(
                     f"slope below zero of channel {int(value.slopes.argmin())}",
@@ -118,6 +127,12 @@ class Counting:
         limit = np.full(len(reach), HIGHEST + 1, dtype=np.int64)
         table = self.on_integers(units=np.full(len(reach), step), offset=offset, least=1 - limit, most=limit)
         return step, np.where(table > HIGHEST, NEVER, table)
+
+
+def _not_finite(what: str, value: Affine | Slope | Count) -> Rejection:
+    rejection = Rejection(what, "numbers", "NaN or infinity", "load other weights")
+    rejection.operation = value.operation
+    return rejection
 
 
 def shared_rows(thresholds: Integers, *, zero_point: int) -> tuple[bool, Integers]:

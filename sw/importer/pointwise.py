@@ -29,7 +29,9 @@ def batch_norm(operation: Operation, read: Read) -> Expression:
         for name in ("running_mean", "running_var", "weight", "bias")
     )
     assert mean is not None and variance is not None
-    gain = (1.0 if weight is None else weight) / np.sqrt(variance + float(given["eps"]))
+    # What is no number is refused with the thresholds that would take it up.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = (1.0 if weight is None else weight) / np.sqrt(variance + float(given["eps"]))
     offset = (0.0 if bias is None else bias) - mean * gain
     return Affine(operation, value, _shape(operation), gain, offset, otherwise)
 
