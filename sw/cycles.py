@@ -67,6 +67,9 @@ class InstructionCycles:
     emptying
         Of an ARRAY, cycles from its end until the next instruction's first tile may have its last step: the drain is empty before another
         instruction's tile enters it.
+    writes
+        Of an ARRAY or DEPTHWISE, the cycles of the above in which it writes a bank of its scratchpad (or the path to all of them), so that
+        a LOAD's word for it waits.
     """
 
     events: Mapping[str, int]
@@ -74,6 +77,7 @@ class InstructionCycles:
     beats: int = 0
     first_tile: int = 0
     emptying: int = 0
+    writes: int = 0
 
     @property
     def issue(self) -> int:
@@ -147,7 +151,13 @@ def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles
     }
     assert sum(events.values()) == total
     emptying = array_drain_latency(config) + interval
-    return InstructionCycles(events=events, latency=ARRAY_FEED_LATENCY + emptying, first_tile=ARRAY_START + tile, emptying=emptying)
+    return InstructionCycles(
+        events=events,
+        latency=ARRAY_FEED_LATENCY + emptying,
+        first_tile=ARRAY_START + tile,
+        emptying=emptying,
+        writes=rows * tiles * config.words_per_tile,
+    )
 
 
 def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
@@ -161,7 +171,7 @@ def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCy
     if values.get("mode", 0) == Mode.MATRIX_VECTOR:
         records = groups * _count(values, "steps") * max(1, config.lanes // 8)
         rests = DEPTHWISE_ROWS_RESTS * (records - 1) if by_rows else 0
-        return _depthwise(emit=records, fill=2 * records, conflict=0, taps=rests, start=start)
+        return _depthwise(emit=records, fill=2 * records, conflict=0, taps=rests, start=start, writes=groups)
     maximum = values.get("mode", 0) == Mode.MAX
     walk = DEPTHWISE_KERNEL_ROW_CYCLES * _count(values, "kernel_height")
     emit = fill = conflict = late = 0
@@ -183,12 +193,14 @@ def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCy
     elif maximum:
         start += DEPTHWISE_MAX_START
     start += max(0, DEPTHWISE_WALK_START + walk - DEPTHWISE_START)
-    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, taps=rests, start=groups * late + start)
+    start += groups * late
+    writes = groups * _count(values, "rows") * _count(values, "out_width")
+    return _depthwise(emit=groups * emit, fill=groups * fill, conflict=groups * conflict, taps=rests, start=start, writes=writes)
 
 
-def _depthwise(*, emit: int, fill: int, conflict: int, taps: int, start: int) -> InstructionCycles:
+def _depthwise(*, emit: int, fill: int, conflict: int, taps: int, start: int, writes: int) -> InstructionCycles:
     events = {"emit": emit, "fill": fill, "conflict": conflict, "taps": taps, "start": start}
-    return InstructionCycles(events=events, latency=DEPTHWISE_LATENCY)
+    return InstructionCycles(events=events, latency=DEPTHWISE_LATENCY, writes=writes)
 
 
 def _count(values: Mapping[str, int], field: str) -> int:

@@ -1,6 +1,7 @@
 """The whole program's cycles: the engines' instruction times, queues and tokens, and the memory port that they share.
 
-Fetch has the port first; LOAD and STORE share what is left equally. Time is exact between events and rates are constant between them.
+Fetch has the port first; LOAD and STORE share what is left equally. A LOAD into a scratchpad takes the cycles in which no engine writes
+there, on average over an instruction. Time is exact between events and rates are constant between them.
 """
 
 from collections import deque
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tercel.hw.config import Config
-from tercel.hw.isa import QUEUE_DEPTH, TOKEN_MAX, Engine, Opcode
+from tercel.hw.isa import QUEUE_DEPTH, TOKEN_MAX, Engine, Opcode, Space
 from tercel.sw import cycles
 from tercel.sw.cycles import InstructionCycles, instruction_cycles
 from tercel.sw.emitter import TokenError, engine_of
@@ -180,7 +181,21 @@ class _Machine:
     def _rates(self) -> dict[Engine, float]:
         moving = [e for e in (Engine.LOAD, Engine.STORE) if (job := self.queues[e].running) is not None and job.beats_left > 0]
         share = 0.0 if self._fetching() else self.memory_rate / max(1, len(moving))
-        return {engine: share for engine in moving}
+        return {engine: min(share, self._taken()) if engine is Engine.LOAD else share for engine in moving}
+
+    def _taken(self) -> float:
+        """Transfers a cycle that the running LOAD's scratchpad takes: the engines that write there at the same time come first."""
+        load = self.queues[Engine.LOAD].running
+        assert load is not None
+        space = load.values.get("space", 0)
+        if space > Space.WINDOW:
+            return self.memory_rate
+        words = 1.0
+        for engine in (Engine.ARRAY, Engine.DEPTHWISE):
+            job = self.queues[engine].running
+            if job is not None and job.values.get("out_space", 0) == space:
+                words *= max(0.0, 1 - job.cost.writes / (job.cost.issue + job.drain))
+        return words * (self.config.lanes // self.config.memory_width)
 
     def _next_event(self) -> float:
         times = [self.fetch_ready - self.time]

@@ -44,11 +44,11 @@ def rtl():
 
 @pytest.fixture(scope="module")
 def runs(rtl):
-    """For each program its decoded instructions and the RTL's counters."""
+    """For each program its decoded instructions and the RTL's counters, and the cycles that the model predicts."""
     found = []
     for seed in SEEDS:
         program = random_program(PRIME, seed=seed).program
-        found.append((program.instructions(), rtl.run(program).counters))
+        found.append((program.instructions(), rtl.run(program).counters, estimate(program, memory_latency=1).cycles))
     return found
 
 
@@ -68,7 +68,7 @@ def predicted(instructions, opcode):
 @pytest.mark.parametrize("opcode", EXACT, ids=lambda opcode: opcode.name)
 def test_work_is_exact(runs, opcode):
     compared = 0
-    for instructions, counters in runs:
+    for instructions, counters, _ in runs:
         model = predicted(instructions, opcode)
         for event in EXACT[opcode]:
             assert counters[f"{opcode.name.lower()}.{event}"] == model[event]
@@ -76,11 +76,18 @@ def test_work_is_exact(runs, opcode):
     assert compared > 5000
 
 
+def test_all_programs_together(runs):
+    """Loads that wait while an engine writes their scratchpad included."""
+    measured = sum(counters["machine.cycles"] for _, counters, _ in runs)
+    assert sum(counters["load.write"] for _, counters, _ in runs) > 0.005 * measured
+    assert sum(cycles for *_, cycles in runs) == pytest.approx(measured, rel=0.007)
+
+
 @pytest.mark.parametrize("opcode", SINGLE_DIFFERENCES, ids=lambda opcode: opcode.name)
 def test_single_instruction(runs, opcode):
     """All busy cycles, overheads included, of instructions that are alone on their engine."""
     compared = 0
-    for instructions, counters in runs:
+    for instructions, counters, _ in runs:
         own = [values for found, values in instructions if found is opcode]
         if len(own) != 1:
             continue
