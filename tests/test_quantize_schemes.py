@@ -125,10 +125,10 @@ def test_ternary_grid_uses_all_three_codes():
     assert 0.3 < density < 0.75
 
 
-def test_one_shift_more():
-    chosen = scales("shift8", layer([1.0, 0.5, 2.0**-15]))
-    assert (chosen / SCHEMES["shift8"].finer(chosen)).tolist() == [2.0, 2.0, 1.0]
-    assert SCHEMES["per_channel"].finer(chosen) is None and SCHEMES["shift_search"].finer(chosen) is None
+def test_a_gain_leaves_powers_of_two():
+    chosen = scales("shift8", layer([1.0, 0.5, 0.3, 2.0**-15]))
+    gained = SCHEMES["shift8"].with_gain(chosen, 1.0123)
+    assert (gained / gained[0] == chosen / chosen[0]).all() and gained[0] == pytest.approx(1.0123 * chosen[0])
 
 
 def test_numbers():

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from tercel.sw.quantize.calibration import KEPT_IMAGES
-from tercel.sw.quantize.compensated_rounding import round_on_finer_grids
+from tercel.sw.quantize.grid_choice import round_on_best_grids
 from tercel.sw.quantize.layer_by_layer import Rounder, finish_layers
 from tercel.sw.quantize.reconstruction import LEARNING_IMAGES, learn_rounding
 from tercel.sw.quantize.roundings import Rounding
@@ -50,7 +50,7 @@ def round_network(
     if rounding == "compensated" or bias_correction:
         rounders: dict[Rounding, Rounder | None] = {
             "nearest": lambda layer, _: round_by_scheme(layer),
-            "compensated": partial(round_on_finer_grids, mean_counts=not bias_correction),
+            "compensated": partial(round_on_best_grids, mean_counts=not bias_correction),
             "learned": None,
         }
         finish_layers(

@@ -244,7 +244,7 @@ class Shift(Scheme):
                 shifts = floor_log2(base / scales.astype(np.float64))
             highest = np.where(least > 0, floor_log2(base / np.where(least > 0, least, 1.0)), MAX_SHIFT)
             highest = np.clip(highest, 0, MAX_SHIFT)
-            offered.append([np.ldexp(base, -np.clip(shifts + more, 0, highest)) for more in (0, 1)])
+            offered.append([np.ldexp(base, -np.minimum(np.maximum(shifts, 0) + more, highest)) for more in (0, 1)])
         return np.array(offered, dtype=np.float32)
 
     def _search(self, weights: Reals, *, bits: int, scale: float) -> tuple[float, Shifts]:
