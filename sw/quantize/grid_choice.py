@@ -1,6 +1,6 @@
 """The grid that a layer's outputs lose least on, and the gain that rounding took from them.
 
-Below 8 bits a layer loses less on a grid that clips some of its largest weights, but clipping and rounding for the least error make its
+With few codes a layer loses less on a grid that clips some of its largest weights, but clipping and rounding for the least error make its
 outputs smaller as well. Noise of many layers adds up like noise; what they take from the gain adds up in one direction. So an output
 ``y`` that became ``a * y + e`` is judged by ``mean(e**2) + 30 * (gain * a - 1)**2 * mean(y**2)``, and the scales, which are free as a
 whole, give the mean gain back.
@@ -20,7 +20,7 @@ from tercel.sw.quantize.compensated_rounding import RoundingProblem, round_weigh
 from tercel.sw.quantize.prepared_graph import WeightedLayer
 from tercel.sw.quantize.weight_scales import least_scales
 
-MOST_BITS = 7
+MOST_BITS = 5
 """Of more codes, clipping costs more than it gains."""
 
 _GAIN_WEIGHT = 30.0
