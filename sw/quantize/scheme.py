@@ -193,8 +193,8 @@ class Shift(Scheme):
 
     A channel of zeros has shift 0. Where a bias would leave its range, the channel's shift is lowered, and the layer's scale raised
     when shift 0 is not enough. Below 8 bits, with ``floor``, channels are also moved onto the grid of powers of two where the network lets
-    them (:mod:`~tercel.sw.quantize.alignment`), and to 5 bits compensated rounding chooses a scale for the layer, and adds a shift where outputs
-    then err less (:mod:`~tercel.sw.quantize.grid_choice`).
+    them (:mod:`~tercel.sw.quantize.alignment`). Up to 5 bits, compensated rounding chooses a scale for the layer, and adds a shift where
+    outputs then err less (:mod:`~tercel.sw.quantize.grid_choice`).
 
     Parameters
     ----------
