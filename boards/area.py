@@ -125,7 +125,7 @@ def measure(
     yosys = find_tool("yosys")
     tools = {"yosys": yosys.version}
     started = time.monotonic()
-    script = f"read_rtlil top.il; {device.synthesis} -top top -json top.json; tee -q -o cells.json stat -json"
+    script = f"read_rtlil top.il; {device.synthesis_script}; tee -q -o cells.json stat -json"
     run_tool(yosys, ["-p", script], folder=folder, log=folder / "yosys.log", report=yosys_step(tell))
     seconds["synthesis"] = time.monotonic() - started
     total = device.count(parse_cells((folder / "cells.json").read_text()))

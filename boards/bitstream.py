@@ -106,7 +106,7 @@ def build_bitstream(
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
     timed("elaborate", elaborate)
-    script = f"read_rtlil top.il; {device.synthesis} -top top -json top.json; tee -q -o cells.json stat -json"
+    script = f"read_rtlil top.il; {device.synthesis_script}; tee -q -o cells.json stat -json"
     timed("synthesis", lambda: _run(yosys, ["-p", script], folder, "yosys.log", yosys_step(tell)))
     check_fit(device.count(parse_cells((folder / "cells.json").read_text())), device=device)
 

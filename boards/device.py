@@ -15,6 +15,8 @@ class Device:
     ----------
     synthesis
         Yosys command, without ``-top``.
+    flip_flops
+        Yosys commands between its coarse part and ``map_ffs``, where it has one; empty otherwise.
     place_tool
         Name of the place and route tool in :mod:`tercel.sim.toolchain`.
     place_arguments
@@ -42,7 +44,16 @@ class Device:
     available: Mapping[str, int]
     constraints: str = ""
     platform: object = None
+    flip_flops: str = ""
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def synthesis_script(self) -> str:
+        """Yosys commands that make the cells of the module ``top``, read before, and write them to ``top.json``."""
+        command = f"{self.synthesis} -top top"
+        if self.flip_flops:
+            return f"{command} -run begin:map_ffs; {self.flip_flops}; {command} -run map_ffs: -json top.json"
+        return f"{command} -json top.json"
 
     def count(self, cells: Cells) -> dict[str, int]:
         """Resources that ``cells`` need."""

@@ -11,12 +11,20 @@ _WEIGHTS = {
 }
 _PLACED = {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D",), "block RAM": ("DP16KD",)}
 
+# The eight flip-flops of a tile share one reset, those without included: sets of a few flip-flops, which yosys finds wherever a value is
+# cleared on a condition, fill the part with tiles that nobody else can use, until placement finds none. So small sets become logic.
+_FLIP_FLOPS = (
+    "opt_clean; dfflegalize -minsrst 48 -mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r "
+    "-cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r -cell $_DLATCH_?_ x"
+)
+
 
 def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int) -> Device:
     return Device(
         name=name,
         part=part,
         synthesis="synth_ecp5 -abc9",
+        flip_flops=_FLIP_FLOPS,
         place_tool="nextpnr-ecp5",
         # The default router: router2 is faster on single blocks and went round in circles on the whole of ``small``.
         place_arguments=(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),

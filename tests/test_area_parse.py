@@ -182,6 +182,40 @@ def test_adder_is_measured(device, tmp_path):
     assert any("yosys" in step for step in steps)
 
 
+class Cleared(wiring.Component):
+    """A narrow counter and a wide register, each cleared on a condition of its own."""
+
+    clear_narrow: In(1)
+    clear_wide: In(1)
+    value: In(64)
+    narrow: Out(8)
+    wide: Out(64)
+
+    def elaborate(self, platform):
+        m = Module()
+        narrow, wide = Signal(8, reset_less=True), Signal(64, reset_less=True)
+        m.d.sync += [narrow.eq(narrow + 1), wide.eq(self.value), self.narrow.eq(narrow), self.wide.eq(wide)]
+        with m.If(self.clear_narrow):
+            m.d.sync += narrow.eq(0)
+        with m.If(self.clear_wide):
+            m.d.sync += wide.eq(0)
+        return m
+
+
+def test_small_sets_of_resets_become_logic_on_the_ecp5(tmp_path):
+    """One reset serves a tile of eight flip-flops; see :mod:`tercel.boards.ecp5`."""
+    device = DEVICES["ecp5-25f"]
+    resets = []
+    for number, part in enumerate((device, dataclasses.replace(device, flip_flops=""))):
+        folder = tmp_path / str(number)
+        measure(Cleared(), name="cleared", device=part, folder=folder, route=False)
+        cells = json.loads((folder / "top.json").read_text())["modules"]["top"]["cells"].values()
+        nets = [cell["connections"]["LSR"][0] for cell in cells if cell["type"] == "TRELLIS_FF" and cell["connections"].get("LSR")]
+        sizes = sorted(nets.count(net) for net in set(nets) - {"0"})
+        resets.append([size for size in sizes if size in (8, 64)])
+    assert resets == [[64], [8, 64]]
+
+
 def test_failed_synthesis_shows_the_last_lines(tmp_path):
     device = dataclasses.replace(DEVICES["up5k"], synthesis="synth_nothing")
     with pytest.raises(
