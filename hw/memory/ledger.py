@@ -68,12 +68,11 @@ class Ledger(Component):
             engine.idle.eq(~entries.r_rdy),
         ]
         up_down(m, landed, up=self.landed, down=finish)
-        with m.If(~engine.fault_valid & entries.r_rdy & (landed == 0) & ~self.landed & (self.failed != Fault.NONE)):
-            m.d.sync += [
-                engine.fault_valid.eq(1),
-                engine.fault_code.eq(self.failed),
-                engine.fault_index.eq(engine.done.p.index),
-            ]
+        # Code and index mean something only with ``fault_valid``, and it takes long to know that.
+        with m.If(~engine.fault_valid):
+            m.d.sync += [engine.fault_code.eq(self.failed), engine.fault_index.eq(engine.done.p.index)]
+            with m.If(entries.r_rdy & (landed == 0) & ~self.landed & (self.failed != Fault.NONE)):
+                m.d.sync += engine.fault_valid.eq(1)
         with m.If(~engine.idle & ~engine.fault_valid):
             m.d.comb += engine.events.eq(self.events)
         return m

@@ -138,8 +138,9 @@ class StoreEngine(Component):
 
         unanswered = Signal(range(OUTSTANDING_MAX + 2))
         refused = Signal(4)
+        refuses = Signal()
         m.d.comb += [
-            self.memory.request.valid.eq(head_valid & (refused == Fault.NONE)),
+            self.memory.request.valid.eq(head_valid & ~refuses),
             self.memory.request.p.addr.eq(place.addr),
             self.memory.request.p.data.eq(word[:beat_bits]),
             self.memory.request.p.last.eq(place.last),
@@ -147,11 +148,11 @@ class StoreEngine(Component):
         ]
         up_down(m, reserved, up=enter, down=beat)
         up_down(m, unanswered, up=beat, down=self.memory.valid)
-        with m.If(self.memory.valid & self.memory.err & (refused == Fault.NONE)):
-            m.d.sync += refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
+        with m.If(self.memory.valid & self.memory.err & ~refuses):
+            m.d.sync += [refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR)), refuses.eq(1)]
 
-        m.d.comb += ledger.landed.eq(self.memory.valid & self.memory.last & ~self.memory.err & (refused == Fault.NONE))
-        with m.If(refused != Fault.NONE):
+        m.d.comb += ledger.landed.eq(self.memory.valid & self.memory.last & ~self.memory.err & ~refuses)
+        with m.If(refuses):
             m.d.comb += ledger.failed.eq(refused)
         with m.Elif((reserved == 0) & (unanswered == 0)):
             m.d.comb += ledger.failed.eq(fault)

@@ -10,6 +10,7 @@ from amaranth.utils import bits_for, exact_log2
 from tercel.hw.config import Config
 from tercel.hw.interfaces import BANK_BITS, beat_addr_bits
 from tercel.hw.isa import ADDR_BITS, LAYOUTS, Fault, Opcode, Space
+from tercel.hw.load_add import LoadAdd
 from tercel.hw.load_increment import LoadIncrement
 from tercel.hw.memory.space import RECORD_TAPS, depth, word_beats, word_bytes
 from tercel.hw.mux_add import MuxAdd
@@ -88,18 +89,21 @@ class Walk(Component):
             record.eq((fields.space == Space.RECORD) if Space.RECORD in self._spaces else 0),
         ]
 
+        free = Signal(init=1)
         setup = Signal()
         running = Signal()
         offered = Signal()
         move = Signal()
+        row_end, end, finish = (Signal(name=name) for name in ("row_end", "end", "finish"))
         m.d.comb += [
-            self.start.ready.eq(~setup & ~running),
+            self.start.ready.eq(free),
             move.eq(offered & (~self.o.valid | self.o.ready)),
         ]
-        m.d.sync += setup.eq(self.start.ready & self.start.valid)
+        # A register of its own: every bit of the instruction depends on it.
+        m.d.sync += [setup.eq(free & self.start.valid), free.eq(Mux(free, ~self.start.valid, finish))]
         with m.If(setup):
             m.d.sync += running.eq(1)
-        with m.If(self.start.ready):
+        with m.If(free):
             m.d.sync += fields.eq(self.start.payload)
 
         word_beats_most = max(word_beats(config, space=space) for space in self._spaces)
@@ -107,7 +111,6 @@ class Walk(Component):
         last_beat, last_group, last_pixel, last_row = (
             Signal(name=name, init=1) for name in ("last_beat", "last_group", "last_pixel", "last_row")
         )
-        row_end, end, finish = (Signal(name=name) for name in ("row_end", "end", "finish"))
         take_row = Signal()
         next_row_ready = Signal()
         m.d.comb += [
@@ -134,7 +137,7 @@ class Walk(Component):
         ):
             self._countdown(m, name, count, last=last, setup=setup, step=step & ~finish)
 
-        adr = self._memory_address(m, take_row=take_row, move=move, finish=finish, memory_row=fields.memory_row)
+        adr = self._memory_address(m, take_row=take_row, move=move, memory_row=fields.memory_row)
         bank, addr = self._word_pointer(
             m, fields, platform, linear=linear, record=record, setup=setup, take_row=take_row, move_word=move & last_beat,
             last_group=last_group, row_end=row_end, next_row_ready=next_row_ready,
@@ -176,22 +179,20 @@ class Walk(Component):
         with m.If(setup | step):
             m.d.sync += [left.eq(adder.o), last.eq(adder.o == 0)]
 
-    def _memory_address(self, m: Module, *, take_row, move, finish, memory_row) -> Signal:
-        """The address of a beat. The next row's address is kept ready; it is 0 between instructions, so that a start adds to it."""
+    def _memory_address(self, m: Module, *, take_row, move, memory_row) -> Signal:
+        """The address of a beat. The next row's address is kept ready; between instructions it follows the one that is offered."""
         low = exact_log2(self._config.memory_width)
         adr = Signal(beat_addr_bits(self._config), reset_less=True)
-        next_row = Signal(len(adr))
-        m.submodules.next_row_adder = adder = MuxAdd(len(adr))
+        next_row = Signal(len(adr), reset_less=True)
+        m.submodules.next_row_adder = adder = LoadAdd(len(adr))
         m.d.comb += [
             adder.a.eq(next_row),
-            adder.c.eq(memory_row[low:]),
-            adder.d.eq(self.start.p.memory_addr[low:]),
-            adder.sel.eq(self.start.ready),
+            adder.b.eq(memory_row[low:]),
+            adder.value.eq(self.start.p.memory_addr[low:]),
+            adder.load.eq(self.start.ready),
         ]
-        with m.If(take_row | (self.start.ready & self.start.valid)):
+        with m.If(take_row | self.start.ready):
             m.d.sync += next_row.eq(adder.o)
-        with m.If(finish):
-            m.d.sync += next_row.eq(0)
         m.submodules.adr_increment = increment = LoadIncrement(len(adr))
         m.d.comb += [increment.a.eq(adr), increment.value.eq(next_row), increment.load.eq(take_row)]
         with m.If(take_row | move):
