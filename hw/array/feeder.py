@@ -20,6 +20,7 @@ from tercel.hw.array.tile_walk import TileWalk
 from tercel.hw.config import Config
 from tercel.hw.interfaces import START_LAYOUT, BankReadSignature, LinearReadSignature
 from tercel.hw.isa import Fault
+from tercel.hw.up_down import up_down
 
 EVENTS = ("step", "conflict", "residual", "drain", "start")
 """What a cycle went to: a step; a further bank read of one; a residual word; waiting for the drain; instruction or row set-up."""
@@ -103,16 +104,18 @@ class Feeder(Component):
         fields, last, final_step = current.fields, loops.last, loops.final
 
         m.d.comb += [
-            self.start.ready.eq(~active & (in_flight < IN_FLIGHT_MAX) & ~stopped),
+            self.start.ready.eq(~active & ~in_flight[-1] & ~stopped),
             load.eq(self.start.valid & self.start.ready),
             self.idle.eq(in_flight == 0),
         ]
-        m.d.sync += [in_flight.eq(in_flight + load - self.finished), settled.eq(load), loaded.eq(settled)]
+        up_down(m, in_flight, up=load, down=self.finished)
+        m.d.sync += [settled.eq(load), loaded.eq(settled)]
         with m.If(load):
-            m.d.sync += [current.index.eq(self.start.payload.index), active.eq(1), running.eq(0), fresh.eq(1)]
-        # The wide register waits for no logic: it follows what is offered while it is free.
+            m.d.sync += active.eq(1)
+        # ``load`` comes late in a cycle, from across the chip: all that can follows what is offered while nothing is active.
         with m.If(~active):
-            m.d.sync += current.fields.eq(self.start.payload.instruction[: ARRAY_FIELDS.size])
+            m.d.sync += [current.fields.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]), current.index.eq(self.start.payload.index)]
+            m.d.sync += fresh.eq(1)
 
         # What this cycle does.
         residual_pending, residual_due = Signal(), Signal()
@@ -155,7 +158,7 @@ class Feeder(Component):
             loops.advance.eq(advance),
             rows.start.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
             rows.fields.eq(fields),
-            rows.load.eq(load),
+            rows.load.eq(~active),
             rows.next.eq(restart),
             input_walk.fields.eq(fields),
             input_walk.load.eq(loaded),
@@ -210,7 +213,8 @@ class Feeder(Component):
         with m.If(faulty | stopped):
             killed = stages[ADDRESS_LATENCY + 1]
             m.d.sync += [killed[name].eq(0) for name in ("access", "begin", "step", "last", "residual")]
-        with m.If(stages[0].begin):
+        # Perhaps some cycles before the first token, but no token of the instruction before is in the stages that look at it.
+        with m.If(running & fresh):
             m.d.sync += early.eq(current)
         with m.If(stages[ADDRESS_LATENCY + 1].begin):
             m.d.sync += late.eq(early)
