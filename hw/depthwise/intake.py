@@ -13,7 +13,7 @@ class Intake(wiring.Component):
 
     An instruction that is offered becomes ``ahead`` (with ``walk`` in its first cycle) while the one before is still ``current``; it is
     taken and becomes current, a cycle before ``begin``, when that has ``finished``; it stays ``ahead`` until ``walked``. The last word of
-    ``current`` waits for ``may_finish``.
+    ``current`` may be accepted in the cycle after one with ``may_finish``.
     A fault (``range_fault``) is held, with the index of the current instruction. ``busy``: there is an instruction.
     """
 
@@ -45,15 +45,18 @@ class Intake(wiring.Component):
         m.d.comb += [
             self.start.ready.eq(waiting & ~computing),
             self.busy.eq(walking | waiting | computing | self.done.valid),
-            self.may_finish.eq(~self.done.valid),
+            self.may_finish.eq(~self.done.valid | self.done.ready),
             self.fault_index.eq(current_index),
         ]
         m.d.sync += self.walk.eq(0)
         with m.If(self.walked):
             m.d.sync += walking.eq(0)
         offered = self.start.payload.instruction[: INSTRUCTION.size]
-        with m.If(self.start.valid & ~walking & ~waiting & ~self.fault):
-            m.d.sync += [self.ahead.eq(offered), walking.eq(1), waiting.eq(1), self.walk.eq(1)]
+        # Whether an instruction is offered is known late: the wide register follows what may be one.
+        with m.If(~walking & ~waiting):
+            m.d.sync += self.ahead.eq(offered)
+            with m.If(self.start.valid & ~self.fault):
+                m.d.sync += [walking.eq(1), waiting.eq(1), self.walk.eq(1)]
         planned = Signal()
         m.d.sync += [planned.eq(0), self.begin.eq(planned)]
         with m.If(self.done.ready):

@@ -20,7 +20,7 @@ class Placement(wiring.Component):
 
     ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come with ``credit``.
     ``begin`` starts an instruction, whose fields hold until ``finished``, the cycle in which its last word is accepted; that waits
-    for ``may_finish``. A word past its scratchpad is not offered: ``range_fault`` instead, for good.
+    for a cycle after one with ``may_finish``. A word past its scratchpad is not offered: ``range_fault`` instead, for good.
     """
 
     def __init__(self, config: Config, *, depth: int) -> None:
@@ -91,7 +91,6 @@ class Placement(wiring.Component):
         accept = Signal()
         m.d.comb += [
             self.range_fault.eq(offered & offered_over),
-            self.write.valid.eq(offered & ~offered_over & (~offered_last | self.may_finish)),
             self.write.payload.space.eq(i.out_space),
             self.finished.eq(self.write.valid & self.write.ready & offered_last),
             accept.eq(running & queue.o.valid & (~xs.end | ready) & (~offered | (self.write.valid & self.write.ready))),
@@ -107,11 +106,14 @@ class Placement(wiring.Component):
             line.d.eq(start.addr),
             line.sel.eq(rows.end),
         ]
+        with m.If(offered & ~offered_over & self.may_finish):
+            m.d.sync += self.write.valid.eq(1)
         with m.If(self.write.valid & self.write.ready):
-            m.d.sync += offered.eq(0)
+            m.d.sync += [offered.eq(0), self.write.valid.eq(0)]
         with m.If(accept):
             m.d.sync += [
                 offered.eq(1),
+                self.write.valid.eq(~over & (~last | self.may_finish)),
                 offered_over.eq(over),
                 offered_last.eq(last),
                 self.write.payload.bank.eq(place.bank),
