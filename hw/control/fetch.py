@@ -74,7 +74,7 @@ class Fetch(Component):
         nonzero = Signal(beats, reset_less=True)
         index = Signal(16)
         fault = Signal(4)
-        requested = Signal(range(beats + 1))
+        requested = Signal(range(max(2, beats)))
         received = Signal(range(beats + 1))
         beat_addr = Signal(beat_addr_bits(self._config))
 
@@ -113,14 +113,15 @@ class Fetch(Component):
                 with m.If(self.run):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.sync += [requested.eq(0), received.eq(0)]
+                m.d.sync += [requested.eq(0), received.eq(0), self.memory.request.valid.eq(1)]
                 m.next = "READ"
                 with m.If(index == self.count):
-                    m.d.sync += [fault.eq(Fault.PROGRAM_END), self.o.valid.eq(1)]
+                    m.d.sync += [fault.eq(Fault.PROGRAM_END), self.o.valid.eq(1), self.memory.request.valid.eq(0)]
                     m.next = "GIVE"
             with m.State("READ"):
                 # After an error the rest is read all the same: no answer is left to come.
-                m.d.comb += self.memory.request.valid.eq(requested != beats)
+                with m.If(requesting & (requested == beats - 1)):
+                    m.d.sync += self.memory.request.valid.eq(0)
                 with m.If(received == beats):
                     m.d.sync += self.o.valid.eq(1)
                     m.next = "GIVE"

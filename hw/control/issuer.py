@@ -54,7 +54,7 @@ class Issuer(Component):
     report
         While stuck: the instruction that faulted or waits.
     events
-        The engine's events, then :data:`QUEUE_EVENTS`; exactly one bit in every cycle, as the engine sets at most one.
+        The engine's events of the cycle before, then :data:`QUEUE_EVENTS`; exactly one bit in every cycle, as the engine sets at most one.
     """
 
     def __init__(self, *, instruction_bits: int, events: int) -> None:
@@ -119,15 +119,13 @@ class Issuer(Component):
         ]
         m.d.sync += unreserved.eq(unreserved & ~tokens.room)
         _move_up(m, started, started_valid)
+        # ``start`` comes late in a cycle: what can follows the head until then.
+        with m.If(~newest_valid):
+            m.d.sync += [started[-1].index.eq(head.index), started[-1].wait.eq(header.wait)]
+        with m.If(~synchronizing):
+            m.d.sync += post.eq(header.post)
         with m.If(start):
-            m.d.sync += [
-                started[-1].index.eq(head.index),
-                started[-1].wait.eq(header.wait),
-                newest_valid.eq(1),
-                unreserved.eq(header.post),
-                post.eq(header.post),
-                synchronizing.eq(is_sync),
-            ]
+            m.d.sync += [newest_valid.eq(1), unreserved.eq(header.post), synchronizing.eq(is_sync)]
 
         # Release and done. Only the last started instruction may still be without room for its tokens.
         released = Signal()
@@ -145,22 +143,23 @@ class Issuer(Component):
         # What the supervisor and the counters want to know.
         frozen = Signal()
         quiet = Signal()
+        happened = Signal.like(engine.events)
+        token_waits = Signal()
+        fence_waits = Signal()
+        m.d.sync += [
+            happened.eq(engine.events),
+            token_waits.eq(head_valid & ~tokens_ready),
+            fence_waits.eq(head_valid & tokens_ready & ~fence_ready),
+        ]
         m.d.comb += [
             self.empty.eq(~_any(slot_valid) & ~in_engine),
-            quiet.eq(~engine.events.any()),
+            quiet.eq(~happened.any()),
             frozen.eq(oldest_valid & engine.fault_valid & (engine.fault_index == oldest.index)),
             self.report.fault.eq(engine.fault_valid),
             self.report.code.eq(engine.fault_code),
             self.report.valid.eq(~self.empty),
             self.report.index.eq(Mux(in_engine, oldest.index, head.index)),
-            self.events.eq(
-                Cat(
-                    engine.events,
-                    quiet & head_valid & ~tokens_ready,
-                    quiet & head_valid & tokens_ready & ~fence_ready,
-                    quiet & ~(head_valid & ~(tokens_ready & fence_ready)),
-                )
-            ),
+            self.events.eq(Cat(happened, quiet & token_waits, quiet & fence_waits, quiet & ~token_waits & ~fence_waits)),
         ]
         with m.If(in_engine):
             ended = engine.done.valid | synchronizing

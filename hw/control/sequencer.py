@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Cat, Module, ResetInserter
+from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from tercel.hw.config import Config
@@ -14,6 +14,7 @@ from tercel.hw.control.fetch import Fetch
 from tercel.hw.control.issuer import QUEUE_EVENTS, Issuer
 from tercel.hw.control.supervisor import Supervisor
 from tercel.hw.control.tokens import Tokens
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import EngineSignature, MemoryReadSignature, WishboneSignature
 from tercel.hw.isa import RESERVED_LOW, Engine
 
@@ -82,7 +83,10 @@ class Sequencer(Component):
         counters = Counters(count=len(counter_names))
         supervisor = Supervisor(reporters=1 + len(self._engine_events), drain_cycles=counters.drain_cycles)
         m.submodules.csr = csr = Csr(self._config, counter_count=len(counter_names))
-        again = ResetInserter(csr.reset)
+        # A register of its own, which may lie amidst what it resets.
+        reset, run = Signal(), Signal()
+        m.d.sync += [reset.eq(csr.reset), run.eq(csr.run)]
+        again = ResetInserter(reset)
         m.submodules.fetch = again(fetch)
         m.submodules.dispatcher = again(dispatcher)
         m.submodules.tokens = again(tokens)
@@ -101,13 +105,15 @@ class Sequencer(Component):
             issuers.append(issuer)
 
         connect(m, csr=csr.bus, bus=flipped(self.csr))
+        # Events are counted a cycle late.
+        memory = delayed(m, Cat(self.memory_read, self.memory_write), 1, name="memory")
         connect(m, fetch=fetch.memory, memory=flipped(self.program))
         connect(m, fetch=fetch.o, dispatcher=dispatcher.i)
         m.d.comb += [
-            fetch.run.eq(csr.run),
+            fetch.run.eq(run),
             fetch.base.eq(csr.program_base),
             fetch.count.eq(csr.program_count),
-            supervisor.run.eq(csr.run),
+            supervisor.run.eq(run),
             supervisor.halted.eq(dispatcher.halted),
             supervisor.empty.eq(Cat(issuer.empty for issuer in issuers).all()),
             supervisor.stuck.eq(
@@ -118,11 +124,11 @@ class Sequencer(Component):
             csr.fault_code.eq(supervisor.fault_code),
             csr.fault_index.eq(supervisor.fault_index),
             counters.running.eq(supervisor.running),
-            counters.events.eq(Cat(1, self.memory_read, self.memory_write, *(issuer.events for issuer in issuers))),
+            counters.events.eq(Cat(1, memory, *(issuer.events for issuer in issuers))),
             counters.read_index.eq(csr.counter_index),
             csr.counter_data.eq(counters.read_data),
             self.interrupt.eq(csr.interrupt),
-            self.reset.eq(csr.reset),
+            self.reset.eq(reset),
             *(getattr(self, name).eq(getattr(csr, name)) for name in self._regions),
         ]
 

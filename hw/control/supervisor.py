@@ -51,7 +51,7 @@ class Supervisor(Component):
     reports
         Who has what to report, an array of :data:`REPORT_LAYOUT`; read once nobody can move.
     running
-        The machine works and its cycles count.
+        The machine worked in the cycle before: that cycle counts. The issuers tell their events as late.
     state, fault_code, fault_index
         As in the CSRs; ``Fault.NONE`` and 0 unless ``state`` is FAULT.
     """
@@ -84,12 +84,13 @@ class Supervisor(Component):
         best = Signal(17, init=0x1FFFF)
         best_code = Signal(4)
         rank = Cat(report.index, ~report.fault)
-        drained = Signal(range(self._drain_cycles))
+        drained = Signal(range(self._drain_cycles + 1))
         faulty = Signal()
         m.d.sync += [
             report.eq(self.reports[reporter]),
             stopped.eq(self.stuck & self.memory_idle),
             settled.eq(Mux(stopped, settled + 1, 0)),
+            self.running.eq(0),
         ]
 
         with m.FSM():
@@ -97,7 +98,7 @@ class Supervisor(Component):
                 m.d.sync += self.state.eq(State.RUNNING)
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += self.running.eq(1)
+                m.d.sync += self.running.eq(1)
                 with m.If(self.halted & self.empty & self.memory_idle):
                     m.next = "DRAIN"
                 with m.Elif(stopped & (settled == SETTLE_CYCLES - 1)):
@@ -111,7 +112,7 @@ class Supervisor(Component):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.sync += drained.eq(drained + 1)
-                with m.If(drained == self._drain_cycles - 1):
+                with m.If(drained == self._drain_cycles):
                     m.d.sync += [
                         self.state.eq(Mux(faulty, State.FAULT, State.DONE)),
                         self.fault_code.eq(best_code),
