@@ -69,3 +69,41 @@ def test_means_are_kept_where_biases_do_not():
         rounded = compensate(weights, scales, input_moments(patches), limit=7, mean_counts=counts)
         change[counts] = ((rounded - weights) @ patches).mean(dim=2).abs().mean()
     assert change[True] < 0.5 * change[False]
+
+
+def drifted(patches, *, seed=1):
+    """Patches as the layers before them could have changed them: a little noise, some gain lost, a mean shifted."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(patches.shape, generator=generator, dtype=torch.float64)
+    gains = 1 + 0.2 * torch.randn(patches.shape[:2], generator=generator, dtype=torch.float64)
+    return patches * gains[:, :, None] + 0.1 * noise + 0.3
+
+
+@pytest.mark.parametrize("mean_counts", [False, True])
+def test_what_the_layers_before_lost_is_given_back(mean_counts):
+    weights, scales, real = sample()
+    patches = drifted(real)
+
+    def lost(rounded):
+        difference = rounded @ patches - weights @ real
+        return float((difference if mean_counts else difference - difference.mean(dim=2, keepdim=True)).square().mean())
+
+    inputs = input_moments(patches, real)
+    alone = compensate(weights, scales, input_moments(patches), limit=7, mean_counts=mean_counts)
+    target = inputs.restoring(weights, mean_counts=mean_counts)
+    restored = compensate(target, scales, inputs, limit=7, mean_counts=mean_counts)
+    assert lost(target) < 0.1 * lost(weights)
+    assert lost(restored) < 0.5 * lost(alone)
+
+
+def test_weights_stay_where_nothing_is_lost():
+    weights, _, patches = sample()
+    assert torch.equal(input_moments(patches, patches).restoring(weights, mean_counts=True), weights)
+    assert torch.equal(input_moments(patches).restoring(weights, mean_counts=False), weights)
+
+
+def test_a_shift_that_carries_nothing_is_the_bias_to_correct():
+    weights, _, patches = sample()
+    inputs = input_moments(patches + 1.0, patches)
+    assert torch.allclose(inputs.restoring(weights, mean_counts=False), weights)
+    assert not torch.allclose(inputs.restoring(weights, mean_counts=True), weights, atol=1e-3)

@@ -5,6 +5,10 @@ rounded in turn, and each one's error is passed on to those that are still to co
 squared change over the calibration images least (optimal brain surgeon with a fixed order: Frantar et al., arXiv 2210.17323).
 The mean of the inputs does not count where biases are corrected: what a mean adds to an output is the bias' to correct. Where they are
 not, it counts like any other part of the inputs.
+
+What a layer reads in the quantized network is not what it reads in the float network. Where both are known, it is not the layer's own
+weights that are rounded but those that come nearest, from the inputs that there are, to the outputs that there should be, in the mean
+square (a regression with the damping of the rounding itself; asymmetric calibration: Li et al., arXiv 2504.02692).
 """
 
 from collections.abc import Sequence
@@ -34,24 +38,52 @@ class InputMoments:
     """Of what the weights of each group multiply, in float64.
 
     ``covariance`` ``[groups, weights, weights]`` and ``mean`` ``[groups, weights, 1]`` of an output's inputs, over ``samples`` of them.
+    ``lost_covariance`` and ``lost_mean``, of the same shapes, are those of what the inputs lack of the float network's, with the inputs
+    and alone; zero where those are not known.
     """
 
     covariance: Tensor
     mean: Tensor
     samples: int
+    lost_covariance: Tensor
+    lost_mean: Tensor
 
     @property
     def second(self) -> Tensor:
         """Mean products, of the shape of the covariance."""
         return self.covariance + self.mean @ self.mean.transpose(1, 2)
 
+    def products(self, *, mean_counts: bool) -> Tensor:
+        """What :func:`compensate` has in place of the mean products of the inputs: without means if they do not count, and damped."""
+        products = self.second if mean_counts else self.covariance
+        mean_variance = self.covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
+        # With few samples for many inputs, most of the covariance is chance: damp it more.
+        count = self.mean.shape[1]
+        damping = mean_variance * max(_DAMPING, count / self.samples)
+        # Inputs that hardly change have means far above their variance; without a floor the matrix would be singular to double precision.
+        damping = torch.maximum(damping, _FLOOR * products.diagonal(dim1=1, dim2=2).mean(dim=1))
+        return products + damping[:, None, None] * torch.eye(count, dtype=torch.float64)
 
-def input_moments(patches: Tensor) -> InputMoments:
-    """Of ``patches`` ``[groups, weights of an output, samples]``."""
+    def restoring(self, weights: Tensor, *, mean_counts: bool) -> Tensor:
+        """The weights that make of these inputs what comes nearest to ``weights`` times the float network's; see the top of the file."""
+        lost = self.lost_covariance
+        if mean_counts:
+            lost = lost + self.lost_mean @ self.mean.transpose(1, 2)
+        change = torch.linalg.solve(self.products(mean_counts=mean_counts), (weights @ lost).transpose(1, 2))
+        return weights + change.transpose(1, 2)
+
+
+def input_moments(patches: Tensor, real: Tensor | None = None) -> InputMoments:
+    """Of ``patches`` ``[groups, weights of an output, samples]``; ``real``, of the same shape, are the float network's."""
     wide = patches.to(torch.float64)
+    samples = wide.shape[2]
     mean = wide.mean(dim=2, keepdim=True)
     centred = wide - mean
-    return InputMoments(centred @ centred.transpose(1, 2) / wide.shape[2], mean, wide.shape[2])
+    covariance = centred @ centred.transpose(1, 2) / samples
+    if real is None:
+        return InputMoments(covariance, mean, samples, torch.zeros_like(covariance), torch.zeros_like(mean))
+    lost = real.to(torch.float64) - wide
+    return InputMoments(covariance, mean, samples, lost @ centred.transpose(1, 2) / samples, lost.mean(dim=2, keepdim=True))
 
 
 def input_patches(layer: WeightedLayer, images: Sequence[Tensor]) -> Tensor:
@@ -88,13 +120,7 @@ def compensate(weights: Tensor, scales: Tensor, inputs: InputMoments, *, limit: 
         Whether to keep the outputs' means as well.
     """
     count = weights.shape[2]
-    covariance = inputs.second if mean_counts else inputs.covariance
-    mean_variance = inputs.covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
-    # With few samples for many inputs, most of the covariance is chance: damp it more.
-    damping = mean_variance * max(_DAMPING, count / inputs.samples)
-    # Inputs that hardly change have means far above their variance; without a floor the matrix would be singular to double precision.
-    damping = torch.maximum(damping, _FLOOR * covariance.diagonal(dim1=1, dim2=2).mean(dim=1))
-    covariance = covariance + damping[:, None, None] * torch.eye(count, dtype=torch.float64)
+    covariance = inputs.products(mean_counts=mean_counts)
     order = covariance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
     covariance = covariance.gather(1, order[:, :, None].expand_as(covariance)).gather(2, order[:, None, :].expand_as(covariance))
     left = weights.gather(2, order[:, None, :].expand_as(weights))
@@ -114,7 +140,9 @@ def compensate(weights: Tensor, scales: Tensor, inputs: InputMoments, *, limit: 
 
 @dataclass(frozen=True)
 class RoundingProblem:
-    """A layer's weights, float64 ``[groups, outputs of a group, weights of an output]``, and what they multiply; see :func:`compensate`."""
+    """Weights to be rounded, float64 ``[groups, outputs of a group, weights of an output]``, and what they multiply; see
+    :func:`compensate`.
+    """
 
     weights: Tensor
     inputs: InputMoments
@@ -122,11 +150,13 @@ class RoundingProblem:
     mean_counts: bool
 
     @classmethod
-    def of(cls, layer: WeightedLayer, images: Sequence[Tensor], *, mean_counts: bool) -> "RoundingProblem":
-        """For the layer's inputs in ``images``, each of batch size 1."""
-        inputs = input_moments(input_patches(layer, images))
+    def of(
+        cls, layer: WeightedLayer, images: Sequence[Tensor], real: Sequence[Tensor] | None = None, *, mean_counts: bool
+    ) -> "RoundingProblem":
+        """For the layer's inputs in ``images``, each of batch size 1, and in the float network, where they are known."""
+        inputs = input_moments(input_patches(layer, images), None if real is None else input_patches(layer, real))
         rows = layer.weight.to(torch.float64).reshape(len(inputs.mean), -1, inputs.mean.shape[1])
-        return cls(rows, inputs, layer.weight_observer.quant_max, mean_counts)
+        return cls(inputs.restoring(rows, mean_counts=mean_counts), inputs, layer.weight_observer.quant_max, mean_counts)
 
     def round(self, scales: Tensor) -> Tensor:
         """The weights on grids of ``scales`` ``[grids, channels]``: ``[grids, channels, weights of an output]``."""
@@ -137,8 +167,13 @@ class RoundingProblem:
         return rounded.reshape(groups, len(scales), outputs, count).transpose(0, 1).reshape(len(scales), -1, count)
 
 
-def round_weights(layer: WeightedLayer, images: Sequence[Tensor], *, mean_counts: bool = False) -> Tensor:
-    """The layer's weights on their grid, for its inputs in ``images``; of the layer's shape, float32."""
-    problem = RoundingProblem.of(layer, images, mean_counts=mean_counts)
+def round_weights(
+    layer: WeightedLayer, images: Sequence[Tensor], real: Sequence[Tensor] | None = None, *, mean_counts: bool = False
+) -> Tensor:
+    """The layer's weights on their grid; of the layer's shape, float32.
+
+    ``images`` are its inputs, ``real`` the float network's, where they are known; see :func:`compensate` for ``mean_counts``.
+    """
+    problem = RoundingProblem.of(layer, images, real, mean_counts=mean_counts)
     scales = layer.weight_observer.calculate_qparams()[0]
     return problem.round(scales[None]).reshape(layer.weight.shape).to(torch.float32)

@@ -86,15 +86,17 @@ def _choose(outcome: _Outcome, grids: range) -> _Choice:
     return _Choice(best.indices + grids.start, gain, float(best.values.sum()))
 
 
-def round_on_best_grids(layer: WeightedLayer, images: Sequence[Tensor], *, mean_counts: bool) -> Tensor:
+def round_on_best_grids(
+    layer: WeightedLayer, images: Sequence[Tensor], real: Sequence[Tensor] | None = None, *, mean_counts: bool
+) -> Tensor:
     """Like :func:`~tercel.sw.quantize.compensated_rounding.round_weights`, and replaces the layer's scales.
 
     Of ``MOST_BITS`` and below, channels choose among the grids that the scheme offers, and the gain goes into the scales.
     """
     watched = layer.weight_observer
     if watched.bits > MOST_BITS:
-        return round_weights(layer, images, mean_counts=mean_counts)
-    problem = RoundingProblem.of(layer, images, mean_counts=mean_counts)
+        return round_weights(layer, images, real, mean_counts=mean_counts)
+    problem = RoundingProblem.of(layer, images, real, mean_counts=mean_counts)
     scales = watched.calculate_qparams()[0]
     ranges = layer.weight.flatten(1).abs().amax(dim=1).double().numpy()
     offered = torch.from_numpy(watched.scheme.grids(scales.numpy(), ranges, bits=watched.bits, least=least_scales(layer)))

@@ -83,8 +83,8 @@ def _observed(graph_module: GraphModule, node: Node, values: _Values, layers: di
     return _Values(values.real, [_round_bias(layer, value) for value in values.quantized])
 
 
-Rounder = Callable[[WeightedLayer, Sequence[Tensor]], Tensor]
-"""A layer's weights on their grid, from the layer and its inputs in the quantized network."""
+Rounder = Callable[[WeightedLayer, Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""A layer's weights on their grid, from the layer, its inputs in the quantized network and those in the float network."""
 
 
 def _place(layer: WeightedLayer, environment: dict[Node, _Values], rounded: Tensor) -> None:
@@ -146,7 +146,8 @@ def finish_nodes(
     for node in nodes:
         if node in layers and rounder is not None:
             layer = layers[node]
-            _place(layer, environment, rounder(layer, environment[layer.input_node].quantized))
+            inputs = environment[layer.input_node]
+            _place(layer, environment, rounder(layer, inputs.quantized, inputs.real))
         if node.op == "get_attr":
             value = constant(graph_module, node)
             environment[node] = _Values([value], [value])

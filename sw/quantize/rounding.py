@@ -49,7 +49,7 @@ def round_network(
         round_each_by_scheme(graph_module)
     if rounding == "compensated" or bias_correction:
         rounders: dict[Rounding, Rounder | None] = {
-            "nearest": lambda layer, _: round_by_scheme(layer),
+            "nearest": lambda layer, *_: round_by_scheme(layer),
             "compensated": partial(round_on_best_grids, mean_counts=not bias_correction),
             "learned": None,
         }
