@@ -29,7 +29,7 @@ ShiftRule = Literal["floor", "round", "signed", "search"]
 
 MAX_SHIFT = 15
 
-_TURNS = 4
+_TURNS = 8
 """Layer scales in an octave that compensated rounding chooses from."""
 
 SMALLEST_SCALE = 2.0**-100
@@ -231,7 +231,7 @@ class Shift(Scheme):
         return self.rule == "floor"
 
     def grids(self, scales: Scales, ranges: Reals, *, bits: int, least: Reals) -> Scales:
-        """With rule ``floor``, four layer scales to the octave, and one shift more for each channel. See :meth:`Scheme.grids`."""
+        """With rule ``floor``, eight layer scales to the octave, and one shift more for each channel. See :meth:`Scheme.grids`."""
         if self.rule != "floor":
             return super().grids(scales, ranges, bits=bits, least=least)
         offered = []
