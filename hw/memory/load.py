@@ -120,15 +120,18 @@ class LoadEngine(Component):
             m.d.sync += [refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR)), stopped.eq(1)]
 
         # Data side. A word's beats move in from the top, so that every word size ends in the highest bytes.
-        # The queue's output is slow, so the target at its head is copied; targets come long before their beats.
+        # The queue's output is slow, so the target at its head is copied. What becomes of a beat is known too late to move the queue, so
+        # a relay lies between; targets come long before their beats.
         target = Signal(_TARGET_LAYOUT, reset_less=True)
         target_valid = Signal()
         target_used = Signal()
         last_number = Signal(range(most_beats(config)), reset_less=True)
-        m.d.comb += targets.o.ready.eq(~target_valid | target_used)
-        with m.If(targets.o.ready):
-            m.d.sync += [target_valid.eq(targets.o.valid), target.eq(targets.o.payload)]
-            with m.Switch(targets.o.p.space):
+        m.submodules.coming = coming = Relay(_TARGET_LAYOUT)
+        wiring.connect(m, targets.o, coming.i)
+        m.d.comb += coming.o.ready.eq(~target_valid | target_used)
+        with m.If(coming.o.ready):
+            m.d.sync += [target_valid.eq(coming.o.valid), target.eq(coming.o.payload)]
+            with m.Switch(coming.o.p.space):
                 for space in spaces(config):
                     with m.Case(space):
                         m.d.sync += last_number.eq(word_beats(config, space=space) - 1)
