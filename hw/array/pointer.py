@@ -22,8 +22,8 @@ def exceeds(addr: Value, bound: Value) -> Value:
 class RowPointers(Component):
     """The start of the coming output row: input, input one kernel row further, output, residual.
 
-    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 3 cycles after the last cycle with it. ``next`` (only while ``ready``) moves on to
-    the row after; from the cycle after it the pointers change, ``ready`` comes 4 cycles later, 5 with a residual.
+    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 3 cycles after the last cycle with it. ``next`` (only while
+    ``ready``) moves on to the row after; from the cycle after it the pointers change, ``ready`` comes 4 cycles later, 5 with a residual.
 
     Members
     -------

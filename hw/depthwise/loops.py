@@ -70,9 +70,13 @@ class Loops(wiring.Component):
         groups, rows, xs, blocks, inners = loops
         # Its last value is known a cycle before.
         phase, phase_end = Signal(2), Signal()
-        unit_end = phase_end & inners.end & blocks.end
-        line_end = unit_end & xs.end
-        plane_end = line_end & rows.end
+        # Kept, so that synthesis does not put them behind ``step``, which comes late.
+        unit_end, line_end, plane_end = (Signal(name=name, attrs={"keep": 1}) for name in ("unit_end", "line_end", "plane_end"))
+        m.d.comb += [
+            unit_end.eq(phase_end & inners.end & blocks.end),
+            line_end.eq(unit_end & xs.end),
+            plane_end.eq(line_end & rows.end),
+        ]
 
         # The operation.
         columns = Mux(inners.end | plan.maximum, plan.columns_last, 7)

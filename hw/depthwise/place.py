@@ -91,7 +91,6 @@ class Placement(wiring.Component):
         accept = Signal()
         m.d.comb += [
             self.range_fault.eq(offered & offered_over),
-            self.write.payload.space.eq(i.out_space),
             self.finished.eq(self.write.valid & self.write.ready & offered_last),
             accept.eq(running & queue.o.valid & (~xs.end | ready) & (~offered | (self.write.valid & self.write.ready))),
             queue.o.ready.eq(accept),
@@ -106,6 +105,8 @@ class Placement(wiring.Component):
             line.d.eq(start.addr),
             line.sel.eq(rows.end),
         ]
+        # A copy near the write port, where much waits for it.
+        m.d.sync += self.write.payload.space.eq(i.out_space)
         with m.If(offered & ~offered_over & self.may_finish):
             m.d.sync += self.write.valid.eq(1)
         with m.If(self.write.valid & self.write.ready):
