@@ -101,7 +101,7 @@ def test_a_tensor_with_two_readers_stays():
 
 def test_outputs_err_less():
     errors = {"moved": 0.0, "stays": 0.0}
-    for seed in (1, 2):
+    for seed in (2, 3, 4, 5):
         model = chain(nn.ReLU6(), seed=seed)
         with torch.no_grad():
             for layer in model:
@@ -109,11 +109,11 @@ def test_outputs_err_less():
                     layer.weight *= 6
                     layer.bias.abs_()
         torch.manual_seed(2)
-        images = torch.randn(16, 3, 8, 8)
+        images, fresh = torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8)
         for name, scheme in (("moved", SCHEMES["shift8"]), ("stays", Still(name="still", summary=""))):
             program = quantize(model, calibration=images, scheme=scheme, bits=4).module()
             with torch.no_grad():
-                outputs, exact = torch.cat([program(image[None]) for image in images]), model.eval()(images)
+                outputs, exact = torch.cat([program(image[None]) for image in fresh]), model.eval()(fresh)
             errors[name] += float((outputs - exact).square().mean() / exact.var())
     assert errors["moved"] < 0.8 * errors["stays"]
 

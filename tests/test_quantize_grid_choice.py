@@ -107,9 +107,9 @@ def test_grids_of_the_channel_shift():
     ranges, least = np.array([1.0, 0.5, 0.3, 0.0, 2.0**-15]), np.zeros(5)
     scales = SCHEMES["shift8"].scales(ranges[:, None], bits=4, least=least)
     offered = SCHEMES["shift8"].grids(scales, ranges, bits=4, least=least)
-    assert offered.shape == (4, 2, 5) and (offered[0, 0] == scales).all()
+    assert offered.shape == (8, 2, 5) and (offered[0, 0] == scales).all()
     for turn, (coarse, fine) in enumerate(offered):
-        assert coarse.max() == pytest.approx(scales.max() * 2 ** (-turn / 4))
+        assert coarse.max() == pytest.approx(scales.max() * 2 ** (-turn / 8))
         assert (np.log2(coarse.max() / np.stack([coarse, fine])) % 1 == 0).all()
         assert ((coarse / fine)[:4] == 2).all() and (turn or (coarse / fine)[4] == 1)
     assert (offered[1, 0] * 7 >= ranges)[1:4].all()  # only the largest may clip on the coarser grids

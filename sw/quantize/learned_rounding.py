@@ -50,7 +50,8 @@ def _start(graph_module: GraphModule, block: Block, real: Values, quantized: Val
         block.with_constants,
         real=some(real),
         quantized=some(quantized),
-        rounder=round_weights,
+        # Towards the float network's outputs, codes could lie further from the weights than learning can take them back.
+        rounder=lambda layer, images, _: round_weights(layer, images),
         bias_correction=True,
         progress=lambda done, total: None,
     )
