@@ -69,7 +69,7 @@ class InputMoments:
         lost = self.lost_covariance
         if mean_counts:
             lost = lost + self.lost_mean @ self.mean.transpose(1, 2)
-        change = torch.linalg.solve(self.products(mean_counts=mean_counts), (weights @ lost).transpose(1, 2))
+        change: Tensor = torch.linalg.solve(self.products(mean_counts=mean_counts), (weights @ lost).transpose(1, 2))
         return weights + change.transpose(1, 2)
 
 
