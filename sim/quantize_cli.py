@@ -42,7 +42,7 @@ def quantize_command(
     rounding: Annotated[
         str | None, typer.Option(help="of weights: nearest, compensated (default with images) or learned (best, slow)")
     ] = None,
-    rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learning for each block of layers")] = 500,
+    rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learning for each block of layers")] = 250,
     checkpoint: Annotated[Path | None, typer.Option(help="folder that keeps finished blocks of learned rounding, to go on later")] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images, at most")] = 128,
     resize: Annotated[bool, typer.Option("--resize", help="bring photographs to the network's size")] = False,

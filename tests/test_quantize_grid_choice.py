@@ -49,8 +49,8 @@ def gain(problem, rounded):
 def test_outputs_keep_their_gain(bits):
     layer, images = prepared_layer(bits=bits)
     problem = RoundingProblem.of(layer, images, mean_counts=False)
-    plain = abs(gain(problem, round_weights(layer, images)) - 1)
-    chosen = abs(gain(problem, round_on_best_grids(layer, images, mean_counts=False)) - 1)
+    plain = abs(gain(problem, round_weights(layer, images).on_grid) - 1)
+    chosen = abs(gain(problem, round_on_best_grids(layer, images, mean_counts=False).on_grid) - 1)
     assert chosen < 0.002 < plain or chosen < 0.2 * plain
 
 
@@ -58,7 +58,7 @@ def test_outputs_keep_their_gain(bits):
 @pytest.mark.parametrize("groups", [1, 24])
 def test_weights_lie_on_grids_a_power_of_two_apart(groups, mean_counts):
     layer, images = prepared_layer(bits=4, groups=groups, inputs=24)
-    rounded = round_on_best_grids(layer, images, mean_counts=mean_counts)
+    rounded = round_on_best_grids(layer, images, mean_counts=mean_counts).on_grid
     scales = scales_of(layer)
     shifts = torch.log2(scales.max() / scales)
     assert torch.equal(shifts, shifts.round()) and shifts.max() <= 15
@@ -76,14 +76,14 @@ def test_outputs_err_less():
         true = ((problem.weights @ problem.inputs.covariance) * problem.weights).sum(dim=2)
         return float((wrong / true).sum())
 
-    plain = error(round_weights(layer, images))
-    assert error(round_on_best_grids(layer, images, mean_counts=False)) < 0.8 * plain
+    plain = error(round_weights(layer, images).on_grid)
+    assert error(round_on_best_grids(layer, images, mean_counts=False).on_grid) < 0.8 * plain
 
 
 def test_eight_bits_stay():
     layer, images = prepared_layer(bits=8)
     before = scales_of(layer).clone()
-    assert torch.equal(round_on_best_grids(layer, images, mean_counts=False), round_weights(layer, images))
+    assert torch.equal(round_on_best_grids(layer, images, mean_counts=False).on_grid, round_weights(layer, images).on_grid)
     assert torch.equal(scales_of(layer), before)
 
 
@@ -99,7 +99,7 @@ def test_other_schemes_get_their_gain_back_and_keep_the_ratios(scheme):
 def test_a_layer_of_zeros():
     layer, images = prepared_layer(bits=4)
     layer.replace_weight(torch.zeros_like(layer.weight))
-    assert not round_on_best_grids(layer, images, mean_counts=False).any()
+    assert not round_on_best_grids(layer, images, mean_counts=False).on_grid.any()
     assert bool(torch.isfinite(scales_of(layer)).all())
 
 

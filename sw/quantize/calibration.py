@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from tercel.sw.quantize.errors import QuantizeError
 
-KEPT_IMAGES = 64
+KEPT_IMAGES = 128
 """Images that weights are rounded and biases corrected on; the largest tensors of all of them are in memory at once."""
 
 

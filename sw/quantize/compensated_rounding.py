@@ -11,6 +11,7 @@ weights that are rounded but those that come nearest, from the inputs that there
 square (a regression with the damping of the rounding itself; asymmetric calibration: Li et al., arXiv 2504.02692).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from tercel.sw.quantize.prepared_graph import WeightedLayer
 
 _POSITIONS = 256
 """Output positions of an image that count at most; neighbours tell little more."""
+
+_SAMPLES_PER_WEIGHT = 2048
+"""Output positions of all images together that count at most, for each weight of an output."""
 
 _DAMPING = 0.01
 """Share of the inputs' mean variance that is added to each one's own, at least."""
@@ -95,11 +99,17 @@ def input_patches(layer: WeightedLayer, images: Sequence[Tensor]) -> Tensor:
     if weight.dim() == 2:
         return torch.cat([image.reshape(-1, weight.shape[1]) for image in images]).T[None]
     stride, padding, dilation, groups = layer.geometry
+    height, width = layer.node.meta["val"].shape[2:]
+    wanted = min(_POSITIONS, math.ceil(_SAMPLES_PER_WEIGHT * weight[0].numel() / len(images)))
+    apart = math.ceil(math.sqrt(height * width / wanted))
+    down, right = min(apart, height), min(apart, width)
+    # From the middle of the first square of positions: borders would count for more than they are.
+    top, left = down // 2 * stride[0], right // 2 * stride[1]
     patches = []
     for image in images:
-        columns = functional.unfold(image, weight.shape[2:], dilation=dilation, padding=padding, stride=stride)[0]
-        step = -(-columns.shape[1] // _POSITIONS)
-        patches.append(columns[:, ::step].reshape(groups, -1, len(columns[0, ::step])))
+        padded = functional.pad(image, (padding[1], padding[1], padding[0], padding[0]))[:, :, top:, left:]
+        columns = functional.unfold(padded, weight.shape[2:], dilation=dilation, stride=(down * stride[0], right * stride[1]))[0]
+        patches.append(columns.reshape(groups, -1, columns.shape[1]))
     return torch.cat(patches, dim=2)
 
 
@@ -167,13 +177,22 @@ class RoundingProblem:
         return rounded.reshape(groups, len(scales), outputs, count).transpose(0, 1).reshape(len(scales), -1, count)
 
 
+@dataclass(frozen=True)
+class RoundedWeights:
+    """A layer's weights ``on_grid``, and those that were rounded to them; of the layer's shape, float32."""
+
+    on_grid: Tensor
+    aimed_at: Tensor
+
+
 def round_weights(
     layer: WeightedLayer, images: Sequence[Tensor], real: Sequence[Tensor] | None = None, *, mean_counts: bool = False
-) -> Tensor:
-    """The layer's weights on their grid; of the layer's shape, float32.
+) -> RoundedWeights:
+    """Round the layer's weights to their grid.
 
     ``images`` are its inputs, ``real`` the float network's, where they are known; see :func:`compensate` for ``mean_counts``.
     """
     problem = RoundingProblem.of(layer, images, real, mean_counts=mean_counts)
     scales = layer.weight_observer.calculate_qparams()[0]
-    return problem.round(scales[None]).reshape(layer.weight.shape).to(torch.float32)
+    on_grid, shape = problem.round(scales[None]), layer.weight.shape
+    return RoundedWeights(on_grid.reshape(shape).to(torch.float32), problem.weights.reshape(shape).to(torch.float32))

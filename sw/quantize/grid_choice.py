@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tercel.sw.quantize.compensated_rounding import RoundingProblem, round_weights
+from tercel.sw.quantize.compensated_rounding import RoundedWeights, RoundingProblem, round_weights
 from tercel.sw.quantize.prepared_graph import WeightedLayer
 from tercel.sw.quantize.weight_scales import least_scales
 
@@ -88,10 +88,11 @@ def _choose(outcome: _Outcome, grids: range) -> _Choice:
 
 def round_on_best_grids(
     layer: WeightedLayer, images: Sequence[Tensor], real: Sequence[Tensor] | None = None, *, mean_counts: bool
-) -> Tensor:
+) -> RoundedWeights:
     """Like :func:`~tercel.sw.quantize.compensated_rounding.round_weights`, and replaces the layer's scales.
 
-    Of ``MOST_BITS`` and below, channels choose among the grids that the scheme offers, and the gain goes into the scales.
+    Of ``MOST_BITS`` and below, channels choose among the grids that the scheme offers, and the gain goes into the scales, and with them
+    into the weights that were aimed at.
     """
     watched = layer.weight_observer
     if watched.bits > MOST_BITS:
@@ -109,4 +110,6 @@ def round_on_best_grids(
     codes = outcome.rounded[best.grids, torch.arange(len(chosen))] / chosen[:, None]
     gained = torch.from_numpy(watched.scheme.with_gain(chosen.numpy(), best.gain))
     watched.replace(gained)
-    return (codes * gained[:, None]).reshape(layer.weight.shape).to(torch.float32)
+    aimed_at = problem.weights.reshape(codes.shape) / chosen[:, None]
+    on_grid, gained_aim = ((values * gained[:, None]).reshape(layer.weight.shape).to(torch.float32) for values in (codes, aimed_at))
+    return RoundedWeights(on_grid, gained_aim)

@@ -3,7 +3,8 @@
 Gradient descent on the :mod:`variables <tercel.sw.quantize.rounding_variables>` of all the block's layers together makes the squared
 error of the block's outputs small, for inputs as the quantized network delivers them and with activations on their codes. A regulariser
 ``1 - |2 h - 1| ** beta``, whose ``beta`` falls from 20 to 2, drives every ``h`` to 0 or 1 (AdaRound, Nagel et al., arXiv 2004.10568; on
-blocks: BRECQ, Li et al., arXiv 2102.05426). Biases are learned beside the weights. It starts from compensated rounding.
+blocks: BRECQ, Li et al., arXiv 2102.05426). Biases are learned beside the weights. It starts from compensated rounding, and ends with the
+best rounding on the way by :mod:`held-out images <tercel.sw.quantize.early_stopping>`; this may be the first one.
 
 Errors are measured in units of what rounding to the nearest codes adds, times the number of weights: a weight's share in them is of
 order one, and so is its regulariser, whatever the layer.
@@ -20,8 +21,10 @@ from tercel.sw.quantize.block_run import Values, run_block
 from tercel.sw.quantize.block_samples import BlockSamples
 from tercel.sw.quantize.blocks import Block
 from tercel.sw.quantize.calibration import KEPT_IMAGES
-from tercel.sw.quantize.compensated_rounding import round_weights
+from tercel.sw.quantize.early_stopping import EarlyStopping, learned_from, replaced, squared_errors
+from tercel.sw.quantize.grid_choice import round_on_best_grids
 from tercel.sw.quantize.layer_by_layer import finish_nodes
+from tercel.sw.quantize.prepared_graph import WeightedLayer
 from tercel.sw.quantize.rounding_variables import RoundingVariables
 
 _REACH = 15.0
@@ -37,29 +40,32 @@ _FREE = 0.2
 
 _FIRST_BETA, _LAST_BETA = 20.0, 2.0
 
+_LOOKS = 10
+"""How often held-out images are looked at on the way."""
+
 
 def _start(graph_module: GraphModule, block: Block, real: Values, quantized: Values) -> list[RoundingVariables]:
     """Round the block's layers so that their errors cancel, and take the codes around that."""
+    aims: dict[Node, Tensor] = {}
+
+    def rounder(layer: WeightedLayer, images: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        rounded = round_on_best_grids(layer, images, wanted, mean_counts=False)
+        aims[layer.node] = rounded.aimed_at
+        return rounded.on_grid
 
     def some(values: Values) -> dict[Node, Sequence[Tensor]]:
         return {node: [image.contiguous() for image in values[node][:KEPT_IMAGES]] for node in block.inputs}
 
-    weights = [layer.weight for layer in block.layers]
     finish_nodes(
         graph_module,
         block.with_constants,
         real=some(real),
         quantized=some(quantized),
-        # Towards the float network's outputs, codes could lie further from the weights than learning can take them back.
-        rounder=lambda layer, images, _: round_weights(layer, images),
+        rounder=rounder,
         bias_correction=True,
         progress=lambda done, total: None,
     )
-    return [RoundingVariables(layer, weight) for layer, weight in zip(block.layers, weights, strict=True)]
-
-
-def _errors(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(output - target).square().mean() for output, target in zip(outputs, targets, strict=True)])
+    return [RoundingVariables(layer, aims[layer.node]) for layer in block.layers]
 
 
 def _beta(part: float) -> float:
@@ -82,7 +88,8 @@ def learn_block(
     Parameters
     ----------
     graph_module, block
-        A graph whose weight scales are chosen, and a block of it; the block's weights and biases are replaced.
+        A graph whose weight scales are chosen, and a block of it; the block's weights and biases are replaced, and with few bits its
+        scales.
     real, quantized
         The block's inputs in the float network and in the quantized one, and its outputs in the float network.
     steps
@@ -93,12 +100,12 @@ def learn_block(
         Called with the number of steps done.
     """
     layers = _start(graph_module, block, real, quantized)
-    samples = BlockSamples(graph_module, block, real=real, quantized=quantized, seed=seed)
+    stopping = EarlyStopping(graph_module, block, layers, real=real, quantized=quantized)
+    samples = BlockSamples(graph_module, block, real=learned_from(real), quantized=learned_from(quantized), seed=seed)
     inputs, targets = samples.draw()
 
     def errors(values: Callable[[RoundingVariables], Mapping[Node, Tensor]]) -> Tensor:
-        replaced = {node: value for layer in layers for node, value in values(layer).items()}
-        return _errors(run_block(graph_module, block, inputs, replaced=replaced, real=False), targets)
+        return squared_errors(run_block(graph_module, block, inputs, replaced=replaced(layers, values), real=False), targets)
 
     with torch.no_grad():
         nearest = errors(RoundingVariables.nearest)
@@ -121,6 +128,9 @@ def learn_block(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         inputs, targets = samples.draw()
+        if (step + 1) % math.ceil(steps / _LOOKS) == 0 or step + 1 == steps:
+            stopping.look()
         progress(step + 1)
+    stopping.restore()
     for layer in layers:
         layer.commit()

@@ -52,7 +52,7 @@ def learn_rounding(
     Parameters
     ----------
     graph_module
-        A calibrated graph whose weight scales are chosen; its weights and biases are replaced.
+        A calibrated graph whose weight scales are chosen; its weights and biases are replaced, and with few bits its scales.
     images
         Inputs of the graph, each of batch size 1.
     steps

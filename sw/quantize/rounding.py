@@ -1,7 +1,6 @@
 """Rounding a network's weights to their grid, in one of several ways."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -50,7 +49,7 @@ def round_network(
     if rounding == "compensated" or bias_correction:
         rounders: dict[Rounding, Rounder | None] = {
             "nearest": lambda layer, *_: round_by_scheme(layer),
-            "compensated": partial(round_on_best_grids, mean_counts=not bias_correction),
+            "compensated": lambda *found: round_on_best_grids(*found, mean_counts=not bias_correction).on_grid,
             "learned": None,
         }
         finish_layers(

@@ -1,6 +1,6 @@
 """Finished blocks of a run that learns rounding, in a folder: an interrupted run goes on behind the last of them.
 
-``run.json`` says what the run is about; ``block-<number>.safetensors`` hold weights and biases of one block each.
+``run.json`` says what the run is about; ``block-<number>.safetensors`` hold weights, their scales and biases of one block each.
 """
 
 import hashlib
@@ -93,7 +93,9 @@ class RoundingCheckpoint:
         """Write a block's layers; the file is there when it is complete."""
         tensors = {}
         for index, layer in enumerate(layers):
-            tensors[f"{index}.weight"], tensors[f"{index}.bias"] = layer.weight.contiguous(), layer.bias.contiguous()
+            scales = layer.weight_observer.calculate_qparams()[0]
+            for name, value in (("weight", layer.weight), ("scales", scales), ("bias", layer.bias)):
+                tensors[f"{index}.{name}"] = value.contiguous()
         partial = self._path(number).with_suffix(".partial")
         save_file(tensors, partial)
         partial.replace(self._path(number))
@@ -110,6 +112,7 @@ class RoundingCheckpoint:
             tensors = load_file(path)
             for index, layer in enumerate(layers):
                 layer.replace_weight(tensors[f"{index}.weight"].reshape(layer.weight.shape))
+                layer.weight_observer.replace(tensors[f"{index}.scales"].reshape(layer.bias.shape))
                 layer.replace_bias(tensors[f"{index}.bias"].reshape(layer.bias.shape))
         except (SafetensorError, KeyError, RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0]

@@ -38,7 +38,7 @@ class RoundingVariables:
     layer
         Its weights are on their grid, its bias is corrected.
     weight
-        The layer's weights before they were rounded.
+        What was rounded to them.
 
     Attributes
     ----------
@@ -76,6 +76,10 @@ class RoundingVariables:
         """Weights and bias as the variables stand, for the nodes that hold them; differentiable."""
         return self._replaced(rectified_sigmoid(self.variables), self._new_bias())
 
+    def rounded(self) -> dict[Node, Tensor]:
+        """Weights at the codes that their variables lean to, and bias as the variables stand."""
+        return self._replaced((rectified_sigmoid(self.variables) >= 0.5).to(torch.float32), self._new_bias())
+
     def nearest(self) -> dict[Node, Tensor]:
         """Weights at the nearer of their two codes, and the bias as it was."""
         return self._replaced(self._nearest, self._bias)
@@ -91,6 +95,5 @@ class RoundingVariables:
     @torch.no_grad()
     def commit(self) -> None:
         """Put the weights at the codes that their variables lean to, and the bias in its place."""
-        rounded = (self._below + (rectified_sigmoid(self.variables) >= 0.5)) * self._scales
-        self._layer.replace_weight(rounded.contiguous())
+        self._layer.replace_weight(self.rounded()[self._layer.rounding_node].contiguous())
         self._layer.replace_bias(self._new_bias())
