@@ -4,7 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tercel.sw.quantize.compensated_rounding import compensate, input_moments  # noqa: E402
+from tercel.sw.quantize.compensated_rounding import compensate  # noqa: E402
+from tercel.sw.quantize.input_moments import input_moments  # noqa: E402
+from tercel.sw.quantize.restored_weights import least_squares_change, restored  # noqa: E402
 
 
 def sample(*, groups=2, outputs=8, count=12, samples=2000, seed=0):
@@ -79,6 +81,12 @@ def drifted(patches, *, seed=1):
     return patches * gains[:, :, None] + 0.1 * noise + 0.3
 
 
+def halves(patches, real):
+    """Moments of two thirds of the samples and of the others."""
+    cut = patches.shape[2] * 2 // 3
+    return input_moments(patches[:, :, :cut], real[:, :, :cut]), input_moments(patches[:, :, cut:], real[:, :, cut:])
+
+
 @pytest.mark.parametrize("mean_counts", [False, True])
 def test_what_the_layers_before_lost_is_given_back(mean_counts):
     weights, scales, real = sample()
@@ -88,22 +96,50 @@ def test_what_the_layers_before_lost_is_given_back(mean_counts):
         difference = rounded @ patches - weights @ real
         return float((difference if mean_counts else difference - difference.mean(dim=2, keepdim=True)).square().mean())
 
-    inputs = input_moments(patches, real)
     alone = compensate(weights, scales, input_moments(patches), limit=7, mean_counts=mean_counts)
-    target = inputs.restoring(weights, mean_counts=mean_counts)
-    restored = compensate(target, scales, inputs, limit=7, mean_counts=mean_counts)
+    one, two = halves(patches, real)
+    target = restored(weights, (one, two), mean_counts=mean_counts)
+    rounded = compensate(target, scales, one.with_more(two), limit=7, mean_counts=mean_counts)
     assert lost(target) < 0.1 * lost(weights)
-    assert lost(restored) < 0.5 * lost(alone)
+    assert lost(rounded) < 0.5 * lost(alone)
 
 
 def test_weights_stay_where_nothing_is_lost():
     weights, _, patches = sample()
-    assert torch.equal(input_moments(patches, patches).restoring(weights, mean_counts=True), weights)
-    assert torch.equal(input_moments(patches).restoring(weights, mean_counts=False), weights)
+    assert torch.equal(restored(weights, halves(patches, patches), mean_counts=True), weights)
 
 
 def test_a_shift_that_carries_nothing_is_the_bias_to_correct():
     weights, _, patches = sample()
-    inputs = input_moments(patches + 1.0, patches)
-    assert torch.allclose(inputs.restoring(weights, mean_counts=False), weights)
-    assert not torch.allclose(inputs.restoring(weights, mean_counts=True), weights, atol=1e-3)
+    shifted = halves(patches + 1.0, patches)
+    assert torch.allclose(restored(weights, shifted, mean_counts=False), weights)
+    assert not torch.allclose(restored(weights, shifted, mean_counts=True), weights, atol=1e-3)
+
+
+def test_what_holds_on_few_samples_only_is_left():
+    """Twice as many weights as samples: a regression could give back all that was lost there, and harm everywhere else."""
+    weights, _, real = sample(count=64)
+    generator = torch.Generator().manual_seed(4)
+    patches = real + 0.5 * torch.randn(real.shape, generator=generator, dtype=torch.float64)
+
+    def lost(aimed_at, samples):
+        difference = (aimed_at @ patches - weights @ real)[:, :, samples]
+        return float((difference - difference.mean(dim=2, keepdim=True)).square().mean())
+
+    few, others = slice(0, 32), slice(1000, 2000)
+    one, two = halves(patches[:, :, few], real[:, :, few])
+    greedy = weights + least_squares_change(weights, one.with_more(two), damping=0.0, mean_counts=False)
+    careful = restored(weights, (one, two), mean_counts=False)
+    assert lost(greedy, few) < 0.5 * lost(weights, few)
+    assert lost(greedy, others) > 1.02 * lost(careful, others)
+    assert lost(careful, others) < 1.02 * lost(weights, others)
+
+
+def test_moments_of_halves_are_those_of_the_whole():
+    _, _, real = sample()
+    patches = drifted(real)
+    one, two = halves(patches, real)
+    whole, merged = input_moments(patches, real), one.with_more(two)
+    assert merged.samples == whole.samples
+    for name in ("covariance", "mean", "lost_covariance", "lost_mean"):
+        assert torch.allclose(getattr(merged, name), getattr(whole, name))
