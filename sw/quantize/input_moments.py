@@ -14,7 +14,7 @@ _POSITIONS = 256
 """Output positions of an image that count at most; neighbours tell little more."""
 
 _SAMPLES_PER_WEIGHT = 2048
-"""Output positions of all images together that count at most, for each weight of an output."""
+"""Output positions of all images together that count, for each weight of an output: about, and at most."""
 
 _DAMPING = 0.01
 """Share of the inputs' mean variance that is added to each one's own, at least."""
@@ -44,7 +44,7 @@ class InputMoments:
         return self.covariance + self.mean @ self.mean.transpose(1, 2)
 
     def products(self, *, mean_counts: bool) -> Tensor:
-        """What :func:`compensate` has in place of the mean products of the inputs: without means if they do not count, and damped."""
+        """Mean products as rounding takes them: without means if they do not count, and damped, so that they can be inverted."""
         products = self.second if mean_counts else self.covariance
         mean_variance = self.covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
         # With few samples for many inputs, most of the covariance is chance: damp it more.
@@ -88,7 +88,7 @@ def input_moments(patches: Tensor, real: Tensor | None = None) -> InputMoments:
 def input_patches(layer: WeightedLayer, images: Sequence[Tensor]) -> Tensor:
     """What each output's weights multiply: ``[groups, weights of an output, samples]``.
 
-    ``images`` are the layer's inputs, each of batch size 1.
+    ``images`` are the layer's inputs, each of batch size 1. Of large outputs every few positions down and across count.
     """
     weight = layer.weight
     if weight.dim() == 2:

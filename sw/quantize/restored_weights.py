@@ -7,7 +7,6 @@ A regression of many weights on few images finds much that holds on these images
 of its logits on other photographs. So what is found on one half of the images is tried on the other.
 """
 
-
 import torch
 from torch import Tensor
 
