@@ -13,6 +13,7 @@ from tercel.sw.quantize.capture import capture  # noqa: E402
 from tercel.sw.quantize.compensated_rounding import RoundingProblem, round_weights  # noqa: E402
 from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
 from tercel.sw.quantize.grid_choice import round_on_best_grids  # noqa: E402
+from tercel.sw.quantize.input_moments import input_patches  # noqa: E402
 from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
 from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
 from tercel.sw.quantize.weight_scales import choose_weight_scales  # noqa: E402
@@ -121,3 +122,22 @@ def test_grids_keep_biases_in_range():
     offered = SCHEMES["shift8"].grids(scales, ranges, bits=4, least=least)
     assert len(offered) >= 2 and (offered >= least).all()
     assert SCHEMES["per_channel"].grids(scales, ranges, bits=4, least=least).tolist() == [[scales.tolist()]]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [((64, 48), 1, 1), ((65, 47), 2, 0), ((1, 300), 1, 1), ((12, 12), 2, 1)])
+def test_positions_of_large_maps_are_some_of_all(size, stride, padding):
+    """Patches of large maps are columns of the whole unfolded map, spread over it."""
+    torch.manual_seed(2)
+    images = torch.randn(3, 4, *size)
+    kernel = (min(3, size[0] + 2 * padding), 3)
+    model = nn.Conv2d(4, 4, kernel, stride=stride, padding=padding, groups=4)
+    graph = prepare_pt2e(capture(model, images[:1]), TercelQuantizer(scheme="shift8", bits=4))
+    (layer,) = weighted_layers(graph)
+    patches = input_patches(layer, [image[None] for image in images] * 40)
+    whole = nn.functional.unfold(images, kernel, stride=stride, padding=padding)
+    assert patches.shape[:2] == (4, kernel[0] * 3) and 0 < patches.shape[2] <= 120 * whole.shape[2]
+    if whole.shape[2] > 256:
+        assert patches.shape[2] <= 120 * 256
+    known = {tuple(column) for column in whole.transpose(1, 2).flatten(0, 1).tolist()}
+    found = [tuple(column) for column in patches.permute(2, 0, 1).flatten(1).tolist()]
+    assert set(found) <= known and len(set(found)) >= min(len(known), 3 * 20)
