@@ -72,7 +72,7 @@ class _Recording:
 
 def _rounded_outputs(layer: WeightedLayer, recordings: Sequence[_Recording]) -> list[Tensor]:
     """What the layer makes of its real inputs with rounded weights, without the mean change of each channel."""
-    weight = round_weights(layer, [recording.values[layer.input_node] for recording in recordings])
+    weight = round_weights(layer, [recording.values[layer.input_node] for recording in recordings]).on_grid
     exact = [recording.values[layer.node] for recording in recordings]
     changed = [recording.run(layer.node, {layer.rounding_node: weight}) for recording in recordings]
     axis = 1 if exact[0].dim() == 4 else exact[0].dim() - 1
