@@ -101,7 +101,7 @@ def test_a_tensor_with_two_readers_stays():
 
 def test_outputs_err_less():
     errors = {"moved": 0.0, "stays": 0.0}
-    for seed in (2, 3, 4, 5):
+    for seed in range(2, 10):
         model = chain(nn.ReLU6(), seed=seed)
         with torch.no_grad():
             for layer in model:
@@ -115,7 +115,7 @@ def test_outputs_err_less():
             with torch.no_grad():
                 outputs, exact = torch.cat([program(image[None]) for image in fresh]), model.eval()(fresh)
             errors[name] += float((outputs - exact).square().mean() / exact.var())
-    assert errors["moved"] < 0.8 * errors["stays"]
+    assert errors["moved"] < 0.9 * errors["stays"]
 
 
 def test_statistics_as_measured_and_as_expected():
