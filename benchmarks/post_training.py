@@ -80,6 +80,10 @@ def _ternary_methods() -> tuple[Method, ...]:
             ("learned", ("tquant_fitted", "mquant_fitted", "ternary") if mixed else ()),  # the slowest
         )
         for scheme in schemes
+    ) + tuple(
+        Method(scheme=f"{name}_fitted", bias_correction=bias_correction, equalization=equalization, mixed=True)
+        for name in ("ternary_naive", "tquant", "mquant")
+        for bias_correction, equalization in ((False, False), (True, True))
     )
 
 
