@@ -47,7 +47,6 @@ class Options:
     calibration: int | None = None
     mirrored: bool = False
     rounding: str = "compensated"
-    rounding_steps: int = 250
     batch: int = 8
     threads: int = 1
 
@@ -106,7 +105,6 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
                 rounding=options.rounding,
                 config=config.name,
                 config_hash=config.hash,
-                rounding_steps=options.rounding_steps if options.rounding == "learned" else 0,
             )
             if identity not in rows.rows:
                 with bar(bars, f"{checkpoint.name} W{bits} {variant}") as progress:
@@ -230,7 +228,6 @@ def main(
     calibration: Annotated[int | None, typer.Option(min=1, help="images for calibration; default: all")] = None,
     mirrored: Annotated[bool, typer.Option("--mirrored", help="calibrate on each image and its mirror image")] = False,
     rounding: Annotated[str, typer.Option(help=f"of weights: {', '.join(ROUNDINGS)}")] = "compensated",
-    rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learned rounding for each block of layers")] = 250,
     batch: Annotated[int, typer.Option(min=1, help="images a step")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="threads; default: all cores")] = os.cpu_count() or 1,
 ) -> None:
@@ -246,7 +243,6 @@ def main(
         calibration=calibration,
         mirrored=mirrored,
         rounding=rounding,
-        rounding_steps=rounding_steps,
         batch=batch,
         threads=threads,
     )

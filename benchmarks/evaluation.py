@@ -74,7 +74,6 @@ def integer_row(
         equalization=identity.equalization,
         bias_correction=identity.bias_correction,
         rounding=cast(Rounding, identity.rounding),
-        rounding_steps=identity.rounding_steps or 1,
         checkpoint=checkpoint,
         progress=lambda done, total, what: progress(what, done, total),
     )

@@ -99,7 +99,6 @@ class Options:
     roundings: Sequence[str] = ("nearest", "compensated", "learned")
     images: int | None = None
     calibration: int | None = None
-    rounding_steps: int = 250
     batch: int = 8
     threads: int = 1
 
@@ -199,7 +198,6 @@ def _identities(
             config_hash=config.hash,
             equalization=method.equalization,
             wide=wide if method.mixed else "",
-            rounding_steps=options.rounding_steps if method.rounding == "learned" else 0,
         )
 
 
@@ -217,7 +215,7 @@ def cells(row: Row, plain: Row) -> list[str]:
         f"W{identity.bits}A8" + (", some W8" if identity.wide else ""),
         identity.scheme,
         "images" if identity.calibration else "none",
-        identity.rounding + (f", {identity.rounding_steps} steps" if identity.rounding_steps else ""),
+        identity.rounding,
         "yes" if identity.bias_correction else "",
         "yes" if identity.equalization else "",
         share(correct, total),
@@ -254,7 +252,6 @@ def main(
     roundings: Annotated[str, typer.Option(help="with images: any of nearest, compensated, learned")] = "nearest,compensated,learned",
     images: Annotated[int | None, typer.Option(min=1, help="images for the accuracy; default: all")] = None,
     calibration: Annotated[int | None, typer.Option(min=1, help="images for calibration; default: all")] = None,
-    rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learned rounding for each block of layers")] = 250,
     batch: Annotated[int, typer.Option(min=1, help="images a step")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="threads; default: all cores")] = os.cpu_count() or 1,
 ) -> None:
@@ -268,7 +265,6 @@ def main(
         roundings=[name for name in roundings.split(",") if name],
         images=images,
         calibration=calibration,
-        rounding_steps=rounding_steps,
         batch=batch,
         threads=threads,
     )

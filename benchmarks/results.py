@@ -19,8 +19,7 @@ class Identity:
     """Everything that a row's figure depends on.
 
     ``scheme`` is ``float`` for the network as it was trained; then ``bits`` is 0 and ``rounding`` empty. ``calibration`` is empty for
-    quantization without images. ``wide`` has the names of layers that stay at 8 bits, with spaces between them. ``rounding_steps`` are
-    those of learned rounding, 0 for others.
+    quantization without images. ``wide`` has the names of layers that stay at 8 bits, with spaces between them.
     """
 
     network: str
@@ -36,7 +35,6 @@ class Identity:
     code: str
     equalization: bool = False
     wide: str = ""
-    rounding_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def quantize_command(
     bits: Annotated[list[str] | None, typer.Option(help="N, PATTERN=N (several times for more), or a file of tercel search")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction/--no-bias-correction", help="correct the mean of each output")] = True,
     rounding: Annotated[
-        str | None, typer.Option(help="of weights: nearest, compensated (default with images) or learned (best, slow)")
+        str | None, typer.Option(help="of weights: nearest, compensated (default with images) or learned (slow)")
     ] = None,
     rounding_steps: Annotated[int, typer.Option(min=1, help="steps of learning for each block of layers")] = 250,
     checkpoint: Annotated[Path | None, typer.Option(help="folder that keeps finished blocks of learned rounding, to go on later")] = None,
