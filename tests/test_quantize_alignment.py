@@ -111,11 +111,12 @@ def test_outputs_err_less():
         torch.manual_seed(2)
         images, fresh = torch.randn(16, 3, 8, 8), torch.randn(16, 3, 8, 8)
         for name, scheme in (("moved", SCHEMES["shift8"]), ("stays", Still(name="still", summary=""))):
-            program = quantize(model, calibration=images, scheme=scheme, bits=4).module()
+            # To the nearest codes: compensated rounding also takes back what alignment would have spared.
+            program = quantize(model, calibration=images, scheme=scheme, bits=4, rounding="nearest").module()
             with torch.no_grad():
                 outputs, exact = torch.cat([program(image[None]) for image in fresh]), model.eval()(fresh)
             errors[name] += float((outputs - exact).square().mean() / exact.var())
-    assert errors["moved"] < 0.9 * errors["stays"]
+    assert errors["moved"] < 0.8 * errors["stays"]
 
 
 def test_statistics_as_measured_and_as_expected():

@@ -41,7 +41,7 @@ def compensate(weights: Tensor, scales: Tensor, inputs: InputMoments, *, limit: 
         Whether to keep the outputs' means as well.
     """
     count = weights.shape[2]
-    covariance = inputs.products(mean_counts=mean_counts)
+    covariance = inputs.damped(mean_counts=mean_counts)
     order = covariance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
     covariance = covariance.gather(1, order[:, :, None].expand_as(covariance)).gather(2, order[:, None, :].expand_as(covariance))
     left = weights.gather(2, order[:, None, :].expand_as(weights))

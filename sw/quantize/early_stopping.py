@@ -4,15 +4,15 @@ A few hundred images leave room for roundings that fit them by chance; every fou
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from tercel.sw.quantize.block_run import Values, run_block
 from tercel.sw.quantize.blocks import Block
-from tercel.sw.quantize.rounding_variables import RoundingVariables
+from tercel.sw.quantize.rounding_variables import RoundingVariables, replaced
 
 _SHARE = 4
 """One image of so many is held out. A mirror image a multiple of this behind its image is on the same side as that."""
@@ -32,11 +32,6 @@ def _held_out(images: int) -> Tensor:
 def squared_errors(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     """Mean squared error of each output of a block."""
     return torch.stack([(output - target).square().mean() for output, target in zip(outputs, targets, strict=True)])
-
-
-def replaced(layers: Sequence[RoundingVariables], values: Callable[[RoundingVariables], Mapping[Node, Tensor]]) -> dict[Node, Tensor]:
-    """The weights and biases of all layers, one of :class:`RoundingVariables`' forms of them."""
-    return {node: value for layer in layers for node, value in values(layer).items()}
 
 
 class EarlyStopping:

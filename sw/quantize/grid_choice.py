@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tercel.sw.quantize.compensated_rounding import RoundedWeights, RoundingProblem, round_weights
+from tercel.sw.quantize.input_moments import QUIET, importance
 from tercel.sw.quantize.prepared_graph import WeightedLayer
 from tercel.sw.quantize.weight_scales import least_scales
 
@@ -24,8 +25,6 @@ MOST_BITS = 5
 """Of more codes, clipping costs more than it gains."""
 
 _GAIN_WEIGHT = 30.0
-_QUIET = 1e-3
-"""Variance of an output, as a share of the mean of all, below which its errors count no more than at this one."""
 
 _ROUNDS = 3
 """Choosing grids for a gain and the gain for these grids settles at once."""
@@ -51,16 +50,16 @@ class _Outcome:
     def slope(self) -> Tensor:
         """Gain of each output, ``[grids, channels]``; 1 where an output hardly changes."""
         shared = (self._reads.flatten(0, 1) * self.rounded).sum(dim=2)
-        loud = self.variance > _QUIET * self.variance.mean()
+        loud = self.variance > QUIET * self.variance.mean()
         return torch.where(loud, shared / self.variance.clamp(min=1e-30), torch.ones_like(shared))
 
     @cached_property
     def noise(self) -> Tensor:
         """Mean square of what is no gain, ``[grids, channels]``."""
         groups, outputs, count = self.problem.weights.shape
-        second = self.problem.inputs.second if self.problem.mean_counts else self.problem.inputs.covariance
+        products = self.problem.inputs.products(mean_counts=self.problem.mean_counts)
         change = (self.rounded - self.problem.weights.reshape(-1, count)).reshape(-1, groups, outputs, count)
-        error = ((change @ second) * change).sum(dim=3).flatten(1)
+        error = ((change @ products) * change).sum(dim=3).flatten(1)
         return (error - (1 - self.slope).square() * self.variance).clamp(min=0)
 
 
@@ -75,14 +74,14 @@ class _Choice:
 
 def _choose(outcome: _Outcome, grids: range) -> _Choice:
     variance = outcome.variance
-    importance = 1 / torch.maximum(variance, _QUIET * variance.mean()).clamp(min=1e-30)
+    shares = importance(variance)
     slope, noise = outcome.slope[grids.start : grids.stop], outcome.noise[grids.start : grids.stop]
     gain = 1.0
     for _ in range(_ROUNDS):
-        errors = (noise * gain**2 + _GAIN_WEIGHT * (gain * slope - 1).square() * variance) * importance
+        errors = (noise * gain**2 + _GAIN_WEIGHT * (gain * slope - 1).square() * variance) * shares
         best = errors.min(dim=0)
-        kept = (slope.gather(0, best.indices[None])[0] * variance * importance).sum()
-        gain = float((variance * importance).sum() / kept) if kept > 0 else 1.0
+        kept = (slope.gather(0, best.indices[None])[0] * variance * shares).sum()
+        gain = float((variance * shares).sum() / kept) if kept > 0 else 1.0
     return _Choice(best.indices + grids.start, gain, float(best.values.sum()))
 
 

@@ -22,6 +22,9 @@ _DAMPING = 0.01
 _FLOOR = 1e-6
 """Of the damping, as a share of the inputs' mean square; its inverse squared must stay above the precision of float64."""
 
+QUIET = 1e-3
+"""Variance of an output, as a share of the mean of all, below which its errors count no more than at this one."""
+
 
 @dataclass(frozen=True)
 class InputMoments:
@@ -38,16 +41,15 @@ class InputMoments:
     lost_covariance: Tensor
     lost_mean: Tensor
 
-    @property
-    def second(self) -> Tensor:
-        """Mean products, of the shape of the covariance."""
-        return self.covariance + self.mean @ self.mean.transpose(1, 2)
-
     def products(self, *, mean_counts: bool) -> Tensor:
-        """Mean products as rounding takes them: without means if they do not count, and damped, so that they can be inverted."""
-        products = self.second if mean_counts else self.covariance
+        """Mean products, of the shape of the covariance; without means if they do not count."""
+        return self.covariance + self.mean @ self.mean.transpose(1, 2) if mean_counts else self.covariance
+
+    def damped(self, *, mean_counts: bool) -> Tensor:
+        """The mean products, more on their diagonal: so that they can be inverted, and chance is not taken for correlation."""
+        products = self.products(mean_counts=mean_counts)
         mean_variance = self.covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-30)
-        # With few samples for many inputs, most of the covariance is chance: damp it more.
+        # With few samples for many inputs, most of the covariance is chance.
         count = self.mean.shape[1]
         damping = mean_variance * max(_DAMPING, count / self.samples)
         # Inputs that hardly change have means far above their variance; without a floor the matrix would be singular to double precision.
@@ -106,3 +108,8 @@ def input_patches(layer: WeightedLayer, images: Sequence[Tensor]) -> Tensor:
         columns = functional.unfold(padded, weight.shape[2:], dilation=dilation, stride=(down * stride[0], right * stride[1]))[0]
         patches.append(columns.reshape(groups, -1, columns.shape[1]))
     return torch.cat(patches, dim=2)
+
+
+def importance(variance: Tensor) -> Tensor:
+    """What the squared error of an output counts for, by the outputs' variances: relative to its own unless it is quiet."""
+    return 1 / torch.maximum(variance, QUIET * variance.mean()).clamp(min=1e-30)

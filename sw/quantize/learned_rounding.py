@@ -21,11 +21,11 @@ from tercel.sw.quantize.block_run import Values, run_block
 from tercel.sw.quantize.block_samples import BlockSamples
 from tercel.sw.quantize.blocks import Block
 from tercel.sw.quantize.calibration import KEPT_IMAGES
-from tercel.sw.quantize.early_stopping import EarlyStopping, learned_from, replaced, squared_errors
+from tercel.sw.quantize.early_stopping import EarlyStopping, learned_from, squared_errors
 from tercel.sw.quantize.grid_choice import round_on_best_grids
 from tercel.sw.quantize.layer_by_layer import finish_nodes
 from tercel.sw.quantize.prepared_graph import WeightedLayer
-from tercel.sw.quantize.rounding_variables import RoundingVariables
+from tercel.sw.quantize.rounding_variables import RoundingVariables, replaced
 
 _REACH = 15.0
 """How far a variable can go in all steps together; from one code to the other are about 5."""

@@ -6,6 +6,7 @@ arXiv 2004.10568).
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -97,3 +98,8 @@ class RoundingVariables:
         """Put the weights at the codes that their variables lean to, and the bias in its place."""
         self._layer.replace_weight(self.rounded()[self._layer.rounding_node].contiguous())
         self._layer.replace_bias(self._new_bias())
+
+
+def replaced(layers: Sequence[RoundingVariables], values: Callable[[RoundingVariables], Mapping[Node, Tensor]]) -> dict[Node, Tensor]:
+    """The weights and biases of all layers, in one of the forms that :class:`RoundingVariables` has for them."""
+    return {node: value for layer in layers for node, value in values(layer).items()}
