@@ -7,6 +7,7 @@ from tercel.hw.array.engine import ArrayEngine
 from tercel.hw.array.feeder import EVENTS as ARRAY_EVENTS
 from tercel.hw.config import Config
 from tercel.hw.control.sequencer import Sequencer, sequencer_counter_names
+from tercel.hw.delay import delayed
 from tercel.hw.depthwise.engine import DepthwiseEngine
 from tercel.hw.interfaces import WishboneSignature, beat_addr_bits
 from tercel.hw.isa import Engine
@@ -74,11 +75,14 @@ class Npu(Component):
         m = Module()
         config = self._config
         m.submodules.sequencer = sequencer = Sequencer(config, engine_events=engine_events(config))
-        again = ResetInserter(sequencer.reset)
+        # A register for each part, which may lie amidst what it resets.
+        memory_reset = delayed(m, sequencer.reset, 1, name="memory_reset")
+        array_reset = delayed(m, memory_reset, 1, name="array_reset")
+        depthwise_reset = delayed(m, array_reset, 1, name="depthwise_reset")
         memory = MemorySystem(config, timeout_cycles=self._timeout_cycles)
         array = ArrayEngine(config)
-        m.submodules.memory_system = again(memory)
-        m.submodules.array = again(array)
+        m.submodules.memory_system = ResetInserter(memory_reset)(memory)
+        m.submodules.array = ResetInserter(array_reset)(array)
 
         connect(m, flipped(self.csr), sequencer.csr)
         connect(m, memory.bus, flipped(self.memory))
@@ -107,7 +111,7 @@ class Npu(Component):
 
         if config.depthwise:
             depthwise = DepthwiseEngine(config)
-            m.submodules.depthwise = again(depthwise)
+            m.submodules.depthwise = ResetInserter(depthwise_reset)(depthwise)
             _connect_engine(m, sequencer.depthwise, depthwise)
             connect(m, depthwise.read, memory.depthwise_read)
             connect(m, depthwise.write, memory.depthwise_write)

@@ -102,7 +102,7 @@ class Rescale(Component):
         ]
 
         # The comparisons.
-        above, kept = Signal(reset_less=True), Signal(8)
+        above, kept = Signal(reset_less=True), Signal(8, reset_less=True)
         below = Mux(over, negative, u[-1])
         if self.thresholds:
             greater = (self.limit - u)[-1]
@@ -126,7 +126,7 @@ class Rescale(Component):
         if self.thresholds:
             more = delayed(m, self.more, 1, name="more")
             m.d.comb += add_low.a.eq(Cat(self.clamp.low[:4] | (self.y[:4] & more.replicate(4)), self.clamp.low[4:]))
-        m.d.sync += self.y.eq(add_low.o)
+        m.d.comb += self.y.eq(delayed(m, add_low.o, 1, name="y"))
         return m
 
     def _wide(self, m: Module, kept_bits: int) -> tuple[Value, Value, Value]:
@@ -144,7 +144,7 @@ class Rescale(Component):
     def _narrow(self, m: Module, kept_bits: int) -> tuple[Value, Value, Value]:
         """The same; where nothing is left of the product, it is cleared."""
         shift = self.shift.shift
-        value = Signal(signed(kept_bits + 2))
+        value = Signal(signed(kept_bits + 2), reset_less=True)
         coarse, cut_coarse = _shifted(m, self.product, shift[2:4], step=8, keep=kept_bits + 6, name="coarse")
         fine = Signal(signed(kept_bits + 2))
         m.d.comb += fine.eq(Mux(shift[1], coarse >> 4, coarse))

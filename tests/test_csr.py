@@ -8,7 +8,7 @@ from wishbone_bench import WishboneMaster
 
 from tercel.hw.config import BASE
 from tercel.hw.control.counters import Counters
-from tercel.hw.control.csr import ADDRESSES, IDENTITY, ISA_VERSION, SETTINGS, Csr
+from tercel.hw.control.csr import ADDRESSES, IDENTITY, ISA_VERSION, RESET_CYCLES, SETTINGS, Csr
 from tercel.hw.control.supervisor import State
 
 COUNTERS = 37
@@ -74,27 +74,42 @@ def test_registers(classic: bool) -> None:
 
 @pytest.mark.parametrize("classic", [False, True], ids=["pipelined", "classic"])
 def test_control(classic: bool) -> None:
-    """Each write of CONTROL gives one reset, and run afterwards says which it was; stop wins; a write without both bits does nothing."""
+    """Each write of CONTROL gives one long reset, and run afterwards says which it was; stop wins; a write without both bits does nothing.
+
+    Reads wait until the reset is over and the machine runs.
+    """
     dut = Csr(BASE, counter_count=COUNTERS)
     resets = []
 
     async def testbench(ctx) -> None:
         csr = WishboneMaster(ctx, dut.bus, classic=classic)
-        expected_run, expected_resets = 0, 0
+        expected_run, expected_resets = 0, RESET_CYCLES
+        await ctx.tick().repeat(RESET_CYCLES)
         for value, sel, run in [(1, 15, 1), (2, 15, 0), (1, 1, 1), (1, 14, 1), (0, 15, 1), (4, 15, 1), (3, 15, 0), (1, 14, 0), (1, 15, 1)]:
             await csr.write(ADDRESSES["control"], value, sel=sel)
-            await ctx.tick().repeat(3)
+            resetting = bool(value & 3 and sel & 1)
+            assert ctx.get(dut.reset) == resetting
+            assert ctx.get(dut.run) == (expected_run and not resetting)
             expected_run = run
-            expected_resets += bool(value & 3 and sel & 1)
-            assert ctx.get(dut.run) == expected_run
+            expected_resets += resetting * RESET_CYCLES
+            if resetting:
+                ctx.set(dut.state, State.IDLE)
+            assert await csr.read(ADDRESSES["status"]) & 3 == (State.RUNNING if run else State.IDLE)
             assert sum(resets) == expected_resets
-            assert await csr.read(ADDRESSES["control"]) == 0
+            assert ctx.get(dut.run) == expected_run
 
     async def count(ctx) -> None:
         async for _, _, reset in ctx.tick().sample(dut.reset):
             resets.append(reset)
 
-    simulate(dut, testbench, count)
+    async def supervisor(ctx) -> None:
+        run_since = 0
+        async for _, _, run in ctx.tick().sample(dut.run):
+            run_since = (run_since + 1) * run
+            if run_since == 10:
+                ctx.set(dut.state, State.RUNNING)
+
+    simulate(dut, testbench, count, supervisor)
 
 
 def test_counters() -> None:

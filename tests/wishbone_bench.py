@@ -2,6 +2,8 @@
 
 import random
 
+from tercel.hw.control.csr import RESET_CYCLES
+
 
 class WishboneMaster:
     """Accesses a slave, as a pipelined master or (``classic``) as one that holds ``stb`` until ``ack``."""
@@ -19,7 +21,7 @@ class WishboneMaster:
         ctx.set(bus.we, value is not None)
         ctx.set(bus.dat_w, random.getrandbits(32) if value is None else value)
         ctx.set(bus.sel, sel)
-        for _ in range(20):
+        for _ in range(20 + RESET_CYCLES):
             _, _, ack, stall, data = await ctx.tick().sample(bus.ack, bus.stall, bus.dat_r)
             if not stall and not self._classic:
                 ctx.set(bus.stb, 0)

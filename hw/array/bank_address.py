@@ -9,6 +9,7 @@ from tercel.hw.array.banks import MAX_STRIDE, pixel_at, sub_cycle_shape, sub_cyc
 from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
@@ -84,39 +85,23 @@ class BankAddress(Component):
         reach_bits = bits_for(MAX_STRIDE * pixels)
 
         # Stage 1.
-        access_1, residual_1, visible_1 = Signal(), Signal(), Signal()
-        bank_1, addr_1, stride_1 = Signal.like(self.bank), Signal(ADDR_BITS), Signal(2)
-        sub_cycle_1 = Signal.like(self.sub_cycle)
-        before_1, room_1, cap_1 = Signal(signed(17)), Signal(signed(17)), Signal(reach_bits)
-        m.d.sync += [
-            access_1.eq(self.access),
-            residual_1.eq(self.residual),
-            visible_1.eq(self.row_inside),
-            bank_1.eq(self.bank),
-            addr_1.eq(self.addr),
-            stride_1.eq(self.stride),
-            sub_cycle_1.eq(self.sub_cycle),
-            before_1.eq(self.before),
-            room_1.eq(self.before + self.fields.in_width),
-        ]
+        access_2 = delayed(m, self.access, 2, name="access", reset_less=False)
+        bank_2, addr_2 = delayed(m, self.bank, 2, name="bank"), delayed(m, self.addr, 2, name="addr")
+        stride_2, sub_cycle_2 = delayed(m, self.stride, 2, name="stride"), delayed(m, self.sub_cycle, 2, name="sub_cycle")
+        residual_1, visible_1 = delayed(m, self.residual, 1, name="residual"), delayed(m, self.row_inside, 1, name="visible")
+        before_1 = delayed(m, self.before, 1, name="before")
+        room_1, cap_1 = Signal(signed(17), reset_less=True), Signal(reach_bits, reset_less=True)
+        m.d.sync += room_1.eq(self.before + self.fields.in_width)
         with m.Switch(self.stride):
             for stride in range(1, MAX_STRIDE + 1):
                 with m.Case(stride - 1):
                     m.d.sync += cap_1.eq(sum(self.count << bit for bit in range(3) if stride >> bit & 1))
 
         # Stage 2: the pixels at columns low <= c < high from pixel 0 are read.
-        access_2, residual_2 = Signal(), Signal()
-        bank_2, addr_2, stride_2 = Signal.like(self.bank), Signal(ADDR_BITS), Signal(2)
-        sub_cycle_2 = Signal.like(self.sub_cycle)
-        low_2, high_2 = Signal(reach_bits), Signal(reach_bits)
+        residual_2 = delayed(m, residual_1, 1, name="residual_late")
+        low_2, high_2 = Signal(reach_bits, reset_less=True), Signal(reach_bits, reset_less=True)
         before, room = self._saturated(before_1, reach_bits), self._saturated(room_1, reach_bits)
         m.d.sync += [
-            access_2.eq(access_1),
-            residual_2.eq(residual_1),
-            bank_2.eq(bank_1),
-            addr_2.eq(addr_1),
-            stride_2.eq(stride_1),
-            sub_cycle_2.eq(sub_cycle_1),
             low_2.eq(Mux(residual_1, 0, before)),
             high_2.eq(Mux(residual_1, cap_1, Mux(visible_1, Mux(room < cap_1, room, cap_1), 0))),
         ]
@@ -136,13 +121,13 @@ class BankAddress(Component):
                                     continue
                                 column = Const(pixel * stride, reach_bits)
                                 m.d.comb += mask_2[distance].eq((low_2 <= column) & (column < high_2))
-        mask_3, bank_3 = Signal(pixels), Signal.like(self.bank)
-        rounds_3 = [Signal(rounds_shape, name=f"bank_rounds_{bank}") for bank in range(pixels)]
-        m.d.sync += [mask_3.eq(Mux(access_2, mask_2, 0)), bank_3.eq(bank_2)]
+        mask_3, bank_3 = Signal(pixels), delayed(m, bank_2, 1, name="bank_late")
+        rounds_3 = [Signal(rounds_shape, name=f"bank_rounds_{bank}", reset_less=True) for bank in range(pixels)]
+        m.d.sync += mask_3.eq(Mux(access_2, mask_2, 0))
         for bank in range(pixels):
             m.d.sync += rounds_3[bank].eq(self._rounds(bank=bank, first=bank_2, stride=stride_2, sub_cycle=sub_cycle_2))
 
-        triple = Signal(ADDR_BITS)
+        triple = Signal(ADDR_BITS, reset_less=True)
         m.d.sync += triple.eq(fields.in_pixel + (fields.in_pixel << 1))
         multiples = [
             Const(0, ADDR_BITS),
@@ -154,7 +139,7 @@ class BankAddress(Component):
         candidates = []
         for rounds, words in enumerate(multiples[: rounds_max + 1]):
             total = Signal(ADDR_BITS, name=f"total_{rounds}")
-            candidate = Signal(depth_bits + 1, name=f"candidate_{rounds}")
+            candidate = Signal(depth_bits + 1, name=f"candidate_{rounds}", reset_less=True)
             if words is None:
                 m.submodules.one_round = one_round = MuxAdd(ADDR_BITS)
                 m.d.comb += [
@@ -171,7 +156,8 @@ class BankAddress(Component):
             candidates.append(candidate)
 
         # Stage 4.
-        over = Signal(pixels)
+        over, bank_addr = Signal(pixels, reset_less=True), Signal(self.bank_addr.shape(), reset_less=True)
+        m.d.comb += self.bank_addr.eq(bank_addr)
         for bank in range(pixels):
             m.submodules[f"inside_{bank}"] = choice = WideMux(width=1, count=max(2, pixels))
             m.d.comb += choice.sel.eq(bank_3)
@@ -184,7 +170,7 @@ class BankAddress(Component):
                 m.d.comb += choice.inputs[rounds].eq(candidates[min(rounds, rounds_max)])
             m.d.comb += choice.sel.eq(rounds_3[bank])
             word = Mux(rounds_3[bank][2], candidates[4], choice.o) if rounds_max == MAX_STRIDE else choice.o
-            m.d.sync += Cat(self.bank_addr[bank], over[bank]).eq(word)
+            m.d.sync += Cat(bank_addr[bank], over[bank]).eq(word)
         m.d.comb += [self.en.eq(self.inside & ~over), self.fault.eq((self.inside & over).any())]
         return m
 

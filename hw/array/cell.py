@@ -37,7 +37,8 @@ class Cell(Component):
     acts : In(K x signed(9)); digits : In(K x 2)
         Field 0 selects 0, 1: x, 2: -2x (0 on a ternary machine), 3: -x. On a ternary machine a 2 must come as 0.
     step, shift, last : In(1)
-        Control of the step in the accumulator; ``shift`` and ``last`` only with ``step``.
+        Control of the step in the accumulator; ``shift`` only with ``step``. A ``last`` without ``step`` leaves a sum of 0 to add to, and
+        no ``shadow`` to speak of: so the array is reset.
     shadow : Out(signed(32))
         The sum of the last finished tile.
     """
@@ -82,13 +83,13 @@ class Cell(Component):
         step_sum = Signal(signed(len(sums[0]) + 2), reset_less=True)
         m.d.sync += step_sum.eq(Cat(sums[0][0], (sums[0] >> 1) - sums[1]).as_signed())
 
-        acc = Signal(SUM_BITS)
+        acc, shadow = Signal(SUM_BITS, reset_less=True), Signal(signed(SUM_BITS), reset_less=True)
         m.submodules.adder = adder = MuxAdd(SUM_BITS)
-        m.d.comb += [adder.a.eq(step_sum), adder.c.eq(acc), adder.d.eq(acc << 2), adder.sel.eq(self.shift)]
+        m.d.comb += [adder.a.eq(step_sum), adder.c.eq(acc), adder.d.eq(acc << 2), adder.sel.eq(self.shift), self.shadow.eq(shadow)]
         with m.If(self.step):
             m.d.sync += acc.eq(adder.o)
         with m.If(self.last):
-            m.d.sync += [acc.eq(0), self.shadow.eq(adder.o)]
+            m.d.sync += [acc.eq(0), shadow.eq(adder.o)]
         return m
 
 
@@ -102,7 +103,7 @@ class ActivationSum(Component):
     sum, offset : In(1), In(signed(10))
         With ``step`` of the row's cells: the activations count, ``offset`` times.
     step, last : In(1)
-        One cycle after those of the row's cells.
+        As in :class:`Cell`, a cycle after those of the row's cells.
     shadow : Out(signed(32))
         The sum of the last finished tile.
     """
@@ -130,13 +131,13 @@ class ActivationSum(Component):
             ]
             m.d.sync += [total.eq(terms[2 * index] + terms[2 * index + 1]) for index, total in enumerate(sums)]
             terms = sums
-        product = Signal(signed(10 + len(terms[0])))
+        product = Signal(signed(10 + len(terms[0])), reset_less=True)
         m.d.sync += product.eq(Mux(self.sum, terms[0] * self.offset, 0))
-        acc = Signal(signed(SUM_BITS))
+        acc, shadow = Signal(signed(SUM_BITS), reset_less=True), Signal(signed(SUM_BITS), reset_less=True)
         total = Signal(signed(SUM_BITS))
-        m.d.comb += total.eq(acc + product)
+        m.d.comb += [total.eq(acc + product), self.shadow.eq(shadow)]
         with m.If(self.step):
             m.d.sync += acc.eq(total)
         with m.If(self.last):
-            m.d.sync += [acc.eq(0), self.shadow.eq(total)]
+            m.d.sync += [acc.eq(0), shadow.eq(total)]
         return m

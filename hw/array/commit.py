@@ -15,19 +15,17 @@ def commit_layout(config: Config) -> data.StructLayout:
     """The end of a slot.
 
     ``capture``: the bytes of the output word that the slot's codes are. ``write``: the word is complete now; it is word ``number`` of each
-    ``valid`` pixel, ``addr`` (by row) that of word 0, in scratchpad ``space``. ``end``: it is the instruction's last.
+    ``valid`` pixel, ``addr`` (by row) that of word 0, in scratchpad ``space``. ``end``: it is the instruction's last. Only the decisions
+    need a reset.
     """
-    return data.StructLayout(
-        {
-            "capture": unsigned(config.lanes),
-            "write": unsigned(1),
-            "number": unsigned(OUTPUT_BITS),
-            "end": unsigned(1),
-            "space": unsigned(1),
-            "valid": unsigned(config.pixels),
-            "addr": data.ArrayLayout(unsigned(ADDR_BITS), config.pixels),
-        }
-    )
+    place = {
+        "capture": unsigned(config.lanes),
+        "number": unsigned(OUTPUT_BITS),
+        "space": unsigned(1),
+        "valid": unsigned(config.pixels),
+        "addr": data.ArrayLayout(unsigned(ADDR_BITS), config.pixels),
+    }
+    return data.StructLayout({"decisions": data.StructLayout({"write": 1, "end": 1}), "place": data.StructLayout(place)})
 
 
 class CommitControl(Component):
@@ -66,24 +64,26 @@ class CommitControl(Component):
         m = Module()
         config, narrow = self.config, self.fields.narrow
         lanes, drain_lanes = config.lanes, config.drain_lanes
-        place = data.StructLayout({name: field.shape for name, field in tile_layout(config) if name in ("valid", "addr", "space", "end")})
-        tile = Signal(place)
-        m.d.comb += [tile[name].eq(self.tile[name]) for name in place.members]
+        travels = data.StructLayout({name: field.shape for name, field in tile_layout(config) if name in ("valid", "addr", "space", "end")})
+        tile = Signal(travels)
+        m.d.comb += [tile[name].eq(self.tile[name]) for name in travels.members]
         interval = drain_interval(config, narrow=True, thresholds=0)
         tile = delayed_arrivals(m, tile, self.last, self.latency, interval=interval, name="tile")
         output = delayed(m, self.slot.output, self.latency - 1, name="output")
         complete = delayed(m, self.slot.valid & self.slot.complete, self.latency - 1, name="complete", reset_less=False)
         final = delayed(m, self.slot.final, self.latency - 1, name="final")
 
+        place = Signal(self.o.place.shape(), reset_less=True)
+        m.d.comb += self.o.place.eq(place)
         block = output % lanes // drain_lanes
         lane = output % drain_lanes
         for byte in range(lanes):
             here = (block == byte // drain_lanes) & (narrow | (lane == byte % drain_lanes))
-            m.d.sync += self.o.capture[byte].eq(complete & here)
+            m.d.sync += place.capture[byte].eq(complete & here)
         m.d.sync += [
-            self.o.write.eq(complete & (block == lanes // drain_lanes - 1) & (narrow | (lane == drain_lanes - 1))),
-            self.o.number.eq(output // lanes),
-            self.o.end.eq(complete & final & tile.end),
-            *(self.o[name].eq(tile[name]) for name in ("valid", "addr", "space")),
+            self.o.decisions.write.eq(complete & (block == lanes // drain_lanes - 1) & (narrow | (lane == drain_lanes - 1))),
+            self.o.decisions.end.eq(complete & final & tile.end),
+            place.number.eq(output // lanes),
+            *(place[name].eq(tile[name]) for name in ("valid", "addr", "space")),
         ]
         return m

@@ -62,7 +62,7 @@ class Crossbar(Component):
         pixels, lanes = self.config.pixels, self.config.lanes
 
         # Row r reads bank (phase + r*stride) mod P, phase = bank - out_bank*stride.
-        out_phase_1, phase_2 = Signal(range(pixels)), Signal(range(pixels))
+        out_phase_1, phase_2 = (Signal(range(pixels), name=name, reset_less=True) for name in ("out_phase", "phase"))
         bank_1 = delayed(m, self.bank, 1, name="bank")
         with m.Switch(self.stride):
             for stride in range(1, MAX_STRIDE + 1):
@@ -76,7 +76,7 @@ class Crossbar(Component):
         phase_4 = delayed(m, phase_2, 2, name="phase")
         stride_4 = delayed(m, self.stride, 4, name="stride")
 
-        bank_5 = [Signal(range(pixels), name=f"bank_of_row_{row}") for row in range(pixels)]
+        bank_5 = [Signal(range(pixels), name=f"bank_of_row_{row}", reset_less=True) for row in range(pixels)]
         inside_5 = delayed(m, self.inside, 1, name="inside")
         with m.Switch(stride_4):
             for stride in range(1, MAX_STRIDE + 1):
@@ -86,7 +86,7 @@ class Crossbar(Component):
                             m.d.sync += [bank_5[row].eq((phase + row * stride) % pixels) for row in range(pixels)]
 
         # One input more than there are banks: padding.
-        select_6 = [Signal(range(pixels + 1), name=f"select_{row}") for row in range(pixels)]
+        select_6 = [Signal(range(pixels + 1), name=f"select_{row}", reset_less=True) for row in range(pixels)]
         for row in range(pixels):
             m.submodules[f"inside_{row}"] = chosen = WideMux(width=1, count=pixels)
             m.d.comb += [chosen.sel.eq(bank_5[row]), *(chosen.inputs[bank].eq(inside_5[bank]) for bank in range(pixels))]
@@ -95,8 +95,8 @@ class Crossbar(Component):
         take_6 = self._rows_of_sub_cycle(m)
 
         padding = self.fields.z_in[:8].replicate(lanes)
-        codes_7 = [Signal(8 * lanes, name=f"codes_{row}") for row in range(pixels)]
-        outside_7 = Signal(pixels)
+        codes_7 = [Signal(8 * lanes, name=f"codes_{row}", reset_less=True) for row in range(pixels)]
+        outside_7 = Signal(pixels, reset_less=True)
         for row in range(pixels):
             m.submodules[f"word_{row}"] = word = WideMux(width=8 * lanes, count=pixels + 1)
             m.d.comb += [word.sel.eq(select_6[row]), word.inputs[pixels].eq(padding)]
@@ -110,6 +110,8 @@ class Crossbar(Component):
         residual_7 = delayed(m, self.residual, 7, name="residual")
         tail_7 = delayed(m, self.tail, 7, name="tail")
         extends_7, ninth_outside = Signal(), self.fields.z_in[8]
+        acts = Signal(self.acts.shape(), reset_less=True)
+        m.d.comb += self.acts.eq(acts)
         m.d.comb += extends_7.eq(Mux(residual_7, self.fields.res_signed, self.fields.in_signed))
         for lane in range(lanes):
             unused = Signal(name=f"unused_{lane}")
@@ -117,15 +119,15 @@ class Crossbar(Component):
             for row in range(pixels):
                 code = codes_7[row].word_select(lane, 8)
                 ninth = Mux(outside_7[row], ninth_outside, extends_7 & code[7])
-                m.d.sync += self.acts[row][lane].eq(Cat(code, ninth).as_signed())
+                m.d.sync += acts[row][lane].eq(Cat(code, ninth).as_signed())
                 with m.If(unused):
-                    m.d.sync += self.acts[row][lane].eq(0)
+                    m.d.sync += acts[row][lane].eq(0)
         return m
 
     def _rows_of_sub_cycle(self, m: Module):
         """Rows whose pixel is read in the sub-cycle, 6 cycles after the inputs; all where no stride conflicts."""
         pixels = self.config.pixels
-        rows = Signal(pixels, init=-1)
+        rows = Signal(pixels, init=-1, reset_less=True)
         if max_sub_cycles(self.config) == 1:
             return rows
         out_bank_5 = delayed(m, self.out_bank, 5, name="out_bank")

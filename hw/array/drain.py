@@ -76,7 +76,7 @@ class Drain(Component):
         m.submodules.selection = selection = Selection(config)
         m.submodules.commit = commit = CommitControl(config, latency=_to_slot(config) + SELECT_LATENCY + ROW_LATENCY)
         # The sequencer starts in the cycle after ``last``; the residual codes are there at once, the sums only behind the adder tree.
-        slot = delayed(m, sequencer.slot, _to_slot(config), name="slot", reset_less=False)
+        slot = delayed(m, sequencer.slot, _to_slot(config), name="slot")
         m.d.comb += [
             Cat(sequencer.last, commit.last).eq(self.last.replicate(2)),
             sequencer.tile.eq(self.tile),
@@ -92,14 +92,16 @@ class Drain(Component):
         operands, static, select, finish = fetch.o, fetch.static, selection.o, commit.o
         output = sequencer.slot.output
         residual = Cat(self.residual, self.last, self.residual_word)
+        decisions, place = finish.decisions, finish.place
         for row in range(config.pixels):
-            residual = delayed(m, residual, 1, name=f"residual_{row}", reset_less=False)
+            residual = delayed(m, residual, 1, name=f"residual_{row}")
             output = delayed(m, output, 1, name=f"output_{row}")
             static = delayed(m, static, 1, name=f"static_{row}")
             if row:
                 select = delayed(m, select, 1, name=f"select_{row}")
                 operands = delayed(m, operands, 1, name=f"operands_{row}")
-                finish = delayed(m, finish, 1, name=f"commit_{row}", reset_less=False)
+                decisions = delayed(m, decisions, 1, name=f"decisions_{row}", reset_less=False)
+                place = delayed(m, place, 1, name=f"place_{row}")
             m.submodules[f"codes_{row}"] = codes = ResidualCodes(config)
             m.submodules[f"row_{row}"] = drain_row = DrainRow(config)
             m.d.comb += [
@@ -112,17 +114,20 @@ class Drain(Component):
                 drain_row.operands.eq(operands),
                 drain_row.r.eq(delayed(m, codes.r, tree_levels(config), name=f"r_{row}")),
                 drain_row.static.eq(static),
-                drain_row.capture.eq(finish.capture),
-                drain_row.write.eq(finish.write & finish.valid[row]),
-                drain_row.addr.eq(finish.addr[row]),
-                drain_row.number.eq(finish.number),
+                drain_row.capture.eq(place.capture),
+                drain_row.write.eq(decisions.write & place.valid[row]),
+                drain_row.addr.eq(place.addr[row]),
+                drain_row.number.eq(place.number),
                 self.write.en[row].eq(drain_row.write_en),
                 self.write.addr[row].eq(drain_row.write_addr),
                 self.write.data[row].eq(drain_row.write_data),
             ]
-            m.d.sync += self.write_space[row].eq(finish.space)
-        end = delayed(m, finish.end, 1, name="end", reset_less=False)
-        m.d.sync += [self.finished.eq(end), self.done_index.eq(self.tile.index), self.done_post.eq(self.tile.post)]
+            m.d.comb += self.write_space[row].eq(delayed(m, place.space, 1, name=f"space_{row}"))
+        m.d.comb += [
+            self.finished.eq(delayed(m, decisions.end, 2, name="end", reset_less=False)),
+            self.done_index.eq(delayed(m, self.tile.index, 1, name="index")),
+            self.done_post.eq(delayed(m, self.tile.post, 1, name="post")),
+        ]
         assert sums_latency(config) == 1 + _to_slot(config) + SELECT_LATENCY
         return m
 

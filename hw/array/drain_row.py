@@ -107,8 +107,11 @@ class DrainRow(Component):
             early = ROW_LATENCY - SUMS_LATENCY - narrow_latency(lane) - rescale_latency(sum_bits=18)
             codes.append(Mux(static.narrow, delayed(m, narrow.y, early, name=f"code_{lane}"), wide.y))
 
-        m.d.sync += [self.write_en.eq(self.write), self.write_addr.eq(self.addr + self.number if config.words_per_tile > 1 else self.addr)]
+        addr = self.addr + self.number if config.words_per_tile > 1 else self.addr
+        word = Signal(8 * config.lanes, reset_less=True)
+        m.d.sync += self.write_en.eq(self.write)
+        m.d.comb += [self.write_addr.eq(delayed(m, addr[:ADDR_BITS], 1, name="addr")), self.write_data.eq(word)]
         for byte in range(config.lanes):
             with m.If(self.capture[byte]):
-                m.d.sync += self.write_data[8 * byte : 8 * byte + 8].eq(codes[byte % config.drain_lanes])
+                m.d.sync += word[8 * byte : 8 * byte + 8].eq(codes[byte % config.drain_lanes])
         return m

@@ -1,6 +1,6 @@
 """Which of a row's finished sums a slot wants: lane j's outputs j, J + j, 2*J + j ... are counted in pairs."""
 
-from amaranth.hdl import Module, Mux, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -43,6 +43,8 @@ class Selection(Component):
         output = delayed(m, self.slot.output, LATENCY - 1, name="output")
         group = output // lanes
         lane = Mux(self.fields.narrow, 0, output % lanes)
-        m.d.sync += [self.o.odd.eq(group[0]), self.o.pair.eq(group >> 1)]
-        m.d.sync += [self.o.wide[number].eq(lane == number) for number in range(lanes)]
+        chosen = Signal(self.o.shape(), reset_less=True)
+        m.d.sync += [chosen.odd.eq(group[0]), chosen.pair.eq(group >> 1)]
+        m.d.sync += [chosen.wide[number].eq(lane == number) for number in range(lanes)]
+        m.d.comb += self.o.eq(chosen)
         return m

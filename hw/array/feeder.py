@@ -1,6 +1,6 @@
 """The feeder: turns ARRAY instructions into one step of the array per cycle."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -18,6 +18,7 @@ from tercel.hw.array.pointer import RowPointers
 from tercel.hw.array.tile_descriptor import TileDescriptor
 from tercel.hw.array.tile_walk import TileWalk
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import START_LAYOUT, BankReadSignature, LinearReadSignature
 from tercel.hw.isa import Fault
 from tercel.hw.up_down import up_down
@@ -96,7 +97,7 @@ class Feeder(Component):
 
         # The instruction, and its copies that follow its first token down the pipeline.
         instruction_layout = data.StructLayout({"fields": ARRAY_FIELDS, "index": 16})
-        current, early, late = Signal(instruction_layout), Signal(instruction_layout), Signal(instruction_layout)
+        current, early, late = (Signal(instruction_layout, name=name, reset_less=True) for name in ("current", "early", "late"))
         in_flight = Signal(range(IN_FLIGHT_MAX + 1))
         active, running, fresh, stopped = Signal(), Signal(), Signal(), Signal()
         load, settled, loaded = Signal(), Signal(), Signal()
@@ -187,12 +188,8 @@ class Feeder(Component):
                 "access": 1,
                 "begin": 1,
                 "step": 1,
-                "shift": 1,
-                "sum": 1,
                 "last": 1,
                 "residual": 1,
-                "residual_word": unsigned(RESIDUAL_WORD_BITS),
-                "weight_addr": unsigned(exact_log2(config.weight_depth)),
             }
         )
         stages = [Signal(token_layout, name=f"token_{cycle}") for cycle in range(LATENCY + 1)]
@@ -200,19 +197,14 @@ class Feeder(Component):
             stages[0].access.eq(issue),
             stages[0].begin.eq(issue & fresh),
             stages[0].step.eq(advance),
-            stages[0].shift.eq(loops.opens & ~loops.top),
-            stages[0].sum.eq(loops.top),
             stages[0].last.eq(advance & final_step),
             stages[0].residual.eq(residual),
-            stages[0].residual_word.eq(residual_word),
-            stages[0].weight_addr.eq(input_walk.weight_addr),
         ]
         faulty = Signal()
         for cycle in range(LATENCY):
             m.d.sync += stages[cycle + 1].eq(stages[cycle])
         with m.If(faulty | stopped):
-            killed = stages[ADDRESS_LATENCY + 1]
-            m.d.sync += [killed[name].eq(0) for name in ("access", "begin", "step", "last", "residual")]
+            m.d.sync += stages[ADDRESS_LATENCY + 1].eq(0)
         # Perhaps some cycles before the first token, but no token of the instruction before is in the stages that look at it.
         with m.If(running & fresh):
             m.d.sync += early.eq(current)
@@ -262,18 +254,24 @@ class Feeder(Component):
             self.fault_valid.eq(stopped),
             self.fault_code.eq(Mux(stopped, Fault.SCRATCHPAD_RANGE, Fault.NONE)),
         ]
+        fault_index = Signal(16, reset_less=True)
+        m.d.comb += self.fault_index.eq(fault_index)
         with m.If(faulty & ~stopped):
-            m.d.sync += [stopped.eq(1), self.fault_index.eq(early.index)]
+            m.d.sync += [stopped.eq(1), fault_index.eq(early.index)]
 
-        fetch, out = stages[LATENCY - 2], stages[LATENCY]
-        m.d.comb += [self.weight.en.eq(fetch.step), self.weight.addr.eq(fetch.weight_addr)]
-        m.d.sync += self.feed.weights.eq(self.weight.data)
+        out = stages[LATENCY]
         m.d.comb += [
+            self.weight.en.eq(stages[LATENCY - 2].step),
+            self.weight.addr.eq(delayed(m, input_walk.weight_addr, LATENCY - 2, name="weight_addr")),
+            self.feed.weights.eq(delayed(m, self.weight.data, 1, name="weights")),
             self.feed.acts.eq(crossbar.acts),
+            self.feed.shift.eq(delayed(m, loops.opens & ~loops.top, LATENCY, name="shift")),
+            self.feed.sum.eq(delayed(m, loops.top, LATENCY, name="sum")),
+            self.feed.residual_word.eq(delayed(m, residual_word, LATENCY, name="residual_word")),
             self.feed.offset.eq(late.fields.offset),
             self.feed.tile.eq(descriptor.tile),
+            *(getattr(self.feed, name).eq(out[name]) for name in ("step", "last", "residual")),
         ]
-        m.d.comb += [getattr(self.feed, name).eq(out[name]) for name in ("step", "shift", "sum", "last", "residual", "residual_word")]
         return m
 
     def _sub_cycles(self, m: Module, *, stride, issue, final):

@@ -78,7 +78,7 @@ class InputWalk(Component):
         ]
 
         # Constants of the instruction that shorten the paths below.
-        column_far, row_far, bound = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        column_far, row_far, bound = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("column_far", "row_far", "bound"))
         m.d.sync += [
             column_far.eq(fields.in_kx_addr + fields.in_pixel),
             row_far.eq(fields.in_ky_addr + fields.in_pixel),
@@ -86,8 +86,8 @@ class InputWalk(Component):
         ]
 
         # Pointers of the current kernel column and the coming kernel row, without tile and group; those of the row to return to.
-        here, next_here, row, right = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
-        below, next_below, row_below, further = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
+        here, row, below, row_below = (Signal(POINTER, name=name, reset_less=True) for name in ("here", "row", "below", "row_below"))
+        next_here, right, next_below, further = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
         # The kernel row has two adders behind one another: whether its bank carries is known a step ahead.
         carries = Signal()
         m.submodules.right = right_adder = MuxAdd(ADDR_BITS)

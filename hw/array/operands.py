@@ -89,22 +89,24 @@ class OperandFetch(Component):
     def elaborate(self, platform):
         """Cycles from the slot: 0 address, 1 biases and choice of lane 0's channel, 2 scales, 3 residual factor; then delays."""
         m = Module()
-        config, fields, o = self.config, self.fields, self.o
+        config, fields = self.config, self.fields
         lanes = config.drain_lanes
+        static, o = Signal(self.static.shape(), reset_less=True), Signal(self.o.shape(), reset_less=True)
+        m.d.comb += [self.static.eq(static), self.o.eq(o)]
         m.d.comb += [self.parameter.en.eq(self.slot.valid), self.parameter.addr.eq(self.slot.parameter_addr)]
         m.d.sync += [
-            self.static.gain.eq(fields.gain),
-            self.static.narrow.eq(fields.narrow),
-            self.static.residual.eq(fields.residual),
-            self.static.z_res.eq(fields.z_res),
-            self.static.clamp.eq(clamp_of(z_out=fields.z_out, lo=fields.lo, hi=fields.hi)),
+            static.gain.eq(fields.gain),
+            static.narrow.eq(fields.narrow),
+            static.residual.eq(fields.residual),
+            static.z_res.eq(fields.z_res),
+            static.clamp.eq(clamp_of(z_out=fields.z_out, lo=fields.lo, hi=fields.hi)),
         ]
         if config.threshold_depth:
             with m.If(fields.thresholds != 0):
-                m.d.sync += self.static.counting.eq(1)
-                m.d.sync += [self.static.clamp.zero.eq(fields.z_out), self.static.clamp.span.eq(1), self.static.clamp.low.eq(0)]
+                m.d.sync += static.counting.eq(1)
+                m.d.sync += [static.clamp.zero.eq(fields.z_out), static.clamp.span.eq(1), static.clamp.low.eq(0)]
             with m.Else():
-                m.d.sync += self.static.counting.eq(0)
+                m.d.sync += static.counting.eq(0)
 
         # Biases, and the lowest bits of those that are halved.
         lane_2 = delayed(m, Mux(fields.narrow, 0, self.slot.output % lanes), 2, name="lane")
@@ -130,9 +132,9 @@ class OperandFetch(Component):
             late = delayed(m, scales[lane].shift, SUMS_LATENCY + narrow_latency(lane) - 2, name=f"shift_{lane}")
             m.d.sync += o.narrow_shifts[lane - 1].eq(late)
         m.d.sync += o.shift.eq(delayed(m, scales[0].shift, WIDE_CYCLE - 2, name="shift_0"))
-        self._factors(m, channels[0], [scale.multiplier for scale in scales])
+        self._factors(m, o, channels[0], [scale.multiplier for scale in scales])
         if config.threshold_depth:
-            self._threshold(m)
+            self._threshold(m, o)
         return m
 
     def _channel(self, m: Module, lane: int):
@@ -153,9 +155,9 @@ class OperandFetch(Component):
         m.d.sync += channel.eq(chosen)
         return channel
 
-    def _factors(self, m: Module, channel, multipliers) -> None:
+    def _factors(self, m: Module, o, channel, multipliers) -> None:
         """``channel`` is lane 0's, 2 cycles after the slot; the multipliers, 3 cycles after it."""
-        fields, factors = self.fields, self.o.factors
+        fields, factors = self.fields, o.factors
         # The residual is doubled with the product, where shift + s is even.
         total = fields.res_shift + channel.shift
         even = ~(fields.shift[0] ^ channel.shift[0])
@@ -165,13 +167,13 @@ class OperandFetch(Component):
             multiplier.eq(Mux(even, fields.res_multiplier << 1, fields.res_multiplier)),
             amount.eq(total[:4] | total[5].replicate(4)),
             coarse.eq(total[4:].any()),
-            self.o.coarse.eq(delayed(m, coarse, 3, name="coarse")),
+            o.coarse.eq(delayed(m, coarse, 3, name="coarse")),
         ]
         assert COARSE == 16
         m.d.sync += factors[0].eq(multipliers[0])
         m.d.sync += factors[1].eq(Mux(fields.narrow, multipliers[1], multipliers[0]) if len(multipliers) > 1 else multipliers[0])
         if shifts_product(self.config):
-            m.d.sync += [factors[2].eq(multiplier), self.o.amount.eq(delayed(m, amount, 2, name="amount"))]
+            m.d.sync += [factors[2].eq(multiplier), o.amount.eq(delayed(m, amount, 2, name="amount"))]
             return
         residual = Signal(2 * CHUNK_BITS, reset_less=True)
         m.d.sync += residual.eq(shifted_left(m, multiplier, amount, width=CHUNK_BITS + 15, name="residual"))
@@ -179,10 +181,10 @@ class OperandFetch(Component):
             part = residual.word_select(index - 2, CHUNK_BITS) if index < PRODUCTS else 0
             m.d.sync += factors[index].eq(Mux(fields.narrow, multipliers[index], part))
 
-    def _threshold(self, m: Module) -> None:
+    def _threshold(self, m: Module, o) -> None:
         """Read late, so that nothing has to wait for the product."""
         due = SELECT_LATENCY + WIDE_CYCLE + rescale_latency(sum_bits=32) - 2
-        counting, o = self.static.counting, self.o
+        counting = self.static.counting
         read = data.StructLayout({"en": 1, "addr": self.slot.threshold_addr.shape(), "first": 1})
         slot = Signal(read)
         m.d.comb += [slot.en.eq(self.slot.valid), slot.addr.eq(self.slot.threshold_addr), slot.first.eq(self.slot.first)]

@@ -79,8 +79,9 @@ class RowPointers(Component):
             m.d.comb += choice.inputs[number].eq(Cat(source, bank, addr, tensor))
 
         pixels = self.config.pixels
-        half = Signal(POINTER)
-        half_delta, half_bound, half_span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        half = Signal(POINTER, reset_less=True)
+        names = ("half_delta", "half_bound", "half_span")
+        half_delta, half_bound, half_span = (Signal(ADDR_BITS, name=name, reset_less=True) for name in names)
         target, landing = Signal(3), Signal()
         m.d.sync += [
             half.bank.eq(bank_sum(pointer.bank, delta.bank, pixels=pixels)),

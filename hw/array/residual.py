@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.array.feed import RESIDUAL_WORD_BITS
 from tercel.hw.array.slots import OUTPUT_BITS
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.wide_mux import WideMux
 
 
@@ -51,5 +52,5 @@ class ResidualCodes(Component):
             m.d.sync += [target.eq(code) for target, code in zip(used, codes, strict=True)]
         m.submodules.select = select = WideMux(width=9, count=self.config.outputs)
         m.d.comb += [select.sel.eq(self.output), *(select.inputs[output].eq(code) for output, code in enumerate(used))]
-        m.d.sync += self.r.eq(select.o)
+        m.d.comb += self.r.eq(delayed(m, select.o.as_signed(), 1, name="r"))
         return m

@@ -17,6 +17,7 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.array.cell import SUM_BITS
 from tercel.hw.array.row_sums import NARROW_BITS
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.product import Product
 from tercel.hw.scale import as_factor
@@ -128,7 +129,7 @@ class RowProducts(Component):
             add_high.sel.eq(~self.narrow),
         ]
         m.d.sync += scaled.eq(Cat(low[:CHUNK_BITS], add_high.o))
-        added = Signal(signed(RESIDUAL_BITS))
+        added = Signal(signed(RESIDUAL_BITS), reset_less=True)
         with m.If(self.residual):
             if shifts_product(self.config):
                 m.d.sync += added.eq(shifted_left(m, products[2], self.amount, width=RESIDUAL_BITS, name="residual"))
@@ -144,7 +145,7 @@ class RowProducts(Component):
             add_residual.d.eq(added << COARSE),
             add_residual.sel.eq(self.coarse),
         ]
-        m.d.sync += self.product.eq(add_residual.o)
+        m.d.comb += self.product.eq(delayed(m, add_residual.o.as_signed(), 1, name="product"))
         return m
 
 

@@ -16,6 +16,7 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.array.cell import SUM_BITS
 from tercel.hw.array.drain_select import pairs, selection_layout
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
 
@@ -80,14 +81,14 @@ class RowSums(Component):
                 add_bias.d.eq(second),
                 add_bias.sel.eq(self.select.odd),
             ]
-            kept = Signal(SUM_BITS, name=f"wide_{lane}")
+            kept = Signal(SUM_BITS, name=f"wide_{lane}", reset_less=True)
             with m.If(self.select.wide[lane]):
                 m.d.sync += kept.eq(add_bias.o)
             with m.Else():
                 m.d.sync += kept.eq(0)
             wanted.append(kept)
             if lane:
-                kept = Signal(NARROW_BITS, name=f"narrow_{lane}")
+                kept = Signal(NARROW_BITS, name=f"narrow_{lane}", reset_less=True)
                 if lane < 2:
                     m.d.sync += kept.eq(add_bias.o)
                 else:
@@ -101,11 +102,13 @@ class RowSums(Component):
         either = wanted[0]
         for kept in wanted[1:]:
             either = either | kept
-        m.d.sync += self.wide.eq(self._scaled(m, either, self.asum, self.odd_wide, name="wide"))
+        wide = self._scaled(m, either, self.asum, self.odd_wide, name="wide")
+        m.d.comb += self.wide.eq(delayed(m, wide.as_signed(), 1, name="wide"))
         mixed = Mux(self.narrow, self.asum[:NARROW_BITS], self.difference)[:NARROW_BITS]
         for lane, kept in enumerate(narrow, start=1):
             addend = self.asum[:NARROW_BITS] if lane == 1 else mixed
-            m.d.sync += self.narrow_sums[lane].eq(self._scaled(m, kept, addend, self.odd[lane], name=f"narrow_{lane}"))
+            total = self._scaled(m, kept, addend, self.odd[lane], name=f"narrow_{lane}")
+            m.d.comb += self.narrow_sums[lane].eq(delayed(m, total.as_signed(), 1, name=f"narrow_{lane}"))
         return m
 
     def _candidates(self, m: Module, lane: int):

@@ -10,7 +10,7 @@ Output-stationary: the sums stay, the activations of a pixel reach all the cells
 go down the rows.
 """
 
-from amaranth.hdl import Cat, Module, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -56,13 +56,16 @@ class SystolicArray(Component):
         if config.digit_set == "ternary":
             weights = Cat(Cat(low, low & high) for low, high in zip(weights[0::2], weights[1::2], strict=True))
         step = self.feed.step
-        control = delayed(m, Cat(step, step & self.feed.shift, step & self.feed.last), levels, name="control", reset_less=False)
+        # Under reset a ``last`` goes down the rows, which clears the cells.
+        control = Signal(3, init=0b100)
+        m.d.sync += control.eq(Cat(step, step & self.feed.shift, step & self.feed.last))
+        control = delayed(m, control, levels - 1, name="control", init=0b100)
         summed = delayed(m, Cat(step & self.feed.sum, self.feed.offset), levels, name="summed")
         for row in range(config.pixels):
             weights = delayed(m, weights, 1, name=f"weights_{row}")
-            control = delayed(m, control, 1, name=f"control_{row}", reset_less=False)
+            control = delayed(m, control, 1, name=f"control_{row}", init=0b100)
             summed = delayed(m, summed, 1, name=f"summed_{row}")
-            late = delayed(m, control, 1, name=f"control_late_{row}", reset_less=False)
+            late = delayed(m, control, 1, name=f"control_late_{row}", init=0b100)
             acts = delayed(m, self.feed.acts[row].as_value(), row + 1, name=f"acts_{row}")
             m.d.comb += self.acts[row].eq(acts)
             for output in range(config.outputs):

@@ -81,7 +81,7 @@ class TileDescriptor(Component):
         addr_1 = delayed(m, self.addr, 1, name="addr")
 
         # Pixels before the banks wrap round, and after.
-        near_2, far_2 = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        near_2, far_2 = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
         m.d.sync += [near_2.eq(addr_1), far_2.eq(addr_1 + self.early.out_pixel)]
         near_used, far_used = entry_2.count != 0, entry_2.bank + entry_2.count > pixels
         near_out_3, far_out_3 = Signal(), Signal()
@@ -95,24 +95,26 @@ class TileDescriptor(Component):
         interval = drain_interval(config, narrow=True, thresholds=0)
         late_7 = delayed_arrivals(m, late_2, self.last, ACT_LATENCY - 3, interval=interval, name="late")
         entry_7, near_7, far_7 = late_7.entry, late_7.near, late_7.far
+        tile = Signal(self.tile.shape(), reset_less=True)
+        m.d.comb += self.tile.eq(tile)
         for row in range(pixels):
-            m.d.sync += self.tile.addr[row].eq(Mux(row < entry_7.bank, far_7, near_7))
+            m.d.sync += tile.addr[row].eq(Mux(row < entry_7.bank, far_7, near_7))
         with m.Switch(entry_7.bank):
             for bank in range(pixels):
                 with m.Case(bank):
-                    m.d.sync += [self.tile.valid[row].eq((row - bank) % pixels < entry_7.count) for row in range(pixels)]
+                    m.d.sync += [tile.valid[row].eq((row - bank) % pixels < entry_7.count) for row in range(pixels)]
         m.d.sync += [
-            self.tile.parameter_addr.eq(entry_7.parameter_addr),
-            self.tile.threshold_addr.eq(entry_7.threshold_addr),
-            self.tile.end.eq(entry_7.end),
+            tile.parameter_addr.eq(entry_7.parameter_addr),
+            tile.threshold_addr.eq(entry_7.threshold_addr),
+            tile.end.eq(entry_7.end),
         ]
         with m.If(self.take):
             m.d.sync += [
-                self.tile.space.eq(self.late.out_space),
-                self.tile.index.eq(self.late_index),
-                self.tile.post.eq(self.late.post),
+                tile.space.eq(self.late.out_space),
+                tile.index.eq(self.late_index),
+                tile.post.eq(self.late.post),
             ]
-            m.d.sync += [self.tile.config[name].eq(self.late[name]) for name in DRAIN_LAYOUT.members]
+            m.d.sync += [tile.config[name].eq(self.late[name]) for name in DRAIN_LAYOUT.members]
         return m
 
     def _out_of_range(self, addr):

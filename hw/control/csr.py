@@ -35,11 +35,16 @@ SETTINGS = {"program_base": 32, "program_count": 16, "read_base": 32, "read_end"
 """The registers that hold what was written, and their bits."""
 
 
+RESET_CYCLES = 64
+"""Cycles that a reset lasts: what is on its way anywhere in the machine comes out and is lost, so only what decides needs a reset."""
+
+
 class Csr(Component):
     """Register file on a Wishbone bus, classic or pipelined (``stall`` is high until ``ack``).
 
-    Every access is acknowledged, 3 cycles after it began; accesses begin 4 cycles apart. Unknown addresses and bits
-    read as 0 and ignore writes; ``sel`` chooses the bytes of a write. The settings ignore writes while the machine runs.
+    Every access is acknowledged, 3 cycles after it began; accesses begin 4 cycles apart, and wait while the machine is reset and, after
+    a start, until it runs. Unknown addresses and bits read as 0 and ignore writes; ``sel`` chooses the bytes of a write. The settings
+    ignore writes while the machine runs.
 
     Parameters
     ----------
@@ -57,9 +62,10 @@ class Csr(Component):
     counter_index, counter_data
         A counter, its value 2 cycles later.
     reset
-        Reset the machine, contents of memories excepted: one cycle at each write of CONTROL with one of its two bits set.
+        Reset the machine, contents of memories excepted: for ``RESET_CYCLES`` after each write of CONTROL with one of its two bits set,
+        and in the beginning.
     run
-        The machine was started and not stopped.
+        The machine was started and not stopped, and is not being reset.
     interrupt
         The machine is done or has faulted; until it is started or stopped.
     program_base, program_count, read_base, read_end, write_base, write_end
@@ -77,7 +83,7 @@ class Csr(Component):
                 "fault_index": In(16),
                 "counter_index": Out(range(counter_count)),
                 "counter_data": In(32),
-                "reset": Out(1),
+                "reset": Out(1, init=1),
                 "run": Out(1),
                 "interrupt": Out(1),
                 **{name: Out(width) for name, width in SETTINGS.items()},
@@ -91,23 +97,24 @@ class Csr(Component):
         settings = {name: getattr(self, name) for name in SETTINGS}
         first_counter = ADDRESSES["counters"] // 4
         begin = Signal()
+        started = Signal()
+        left = Signal(range(RESET_CYCLES), init=RESET_CYCLES - 1)
         reading = Signal()
         selecting = Signal()
         m.d.comb += [
-            begin.eq(bus.cyc & bus.stb & ~reading & ~selecting & ~bus.ack),
+            self.run.eq(started & ~self.reset),
+            begin.eq(bus.cyc & bus.stb & ~reading & ~selecting & ~bus.ack & ~self.reset & (~started | (self.state != State.IDLE))),
             bus.stall.eq(bus.cyc & ~bus.ack),
             self.counter_index.eq(bus.adr - first_counter),
             self.interrupt.eq((self.state == State.DONE) | (self.state == State.FAULT)),
         ]
-        m.d.sync += [reading.eq(begin), selecting.eq(reading), bus.ack.eq(selecting & bus.cyc), self.reset.eq(0)]
+        m.d.sync += [reading.eq(begin), selecting.eq(reading), bus.ack.eq(selecting & bus.cyc), left.eq(left - 1)]
+        with m.If(left == 0):
+            m.d.sync += self.reset.eq(0)
 
         with m.If(begin & bus.we), m.Switch(bus.adr):
-            with m.Case(ADDRESSES["control"] // 4), m.If(bus.sel[0]):
-                m.d.sync += self.reset.eq((bus.dat_w & (CONTROL_START | CONTROL_STOP)).any())
-                with m.If(bus.dat_w & CONTROL_STOP):
-                    m.d.sync += self.run.eq(0)
-                with m.Elif(bus.dat_w & CONTROL_START):
-                    m.d.sync += self.run.eq(1)
+            with m.Case(ADDRESSES["control"] // 4), m.If(bus.sel[0]), m.If((bus.dat_w & (CONTROL_START | CONTROL_STOP)).any()):
+                m.d.sync += [self.reset.eq(1), left.eq(RESET_CYCLES - 1), started.eq(~(bus.dat_w & CONTROL_STOP).any())]
             for name, setting in settings.items():
                 with m.Case(ADDRESSES[name] // 4), m.If(self.state != State.RUNNING):
                     for byte in range(len(setting) // 8):

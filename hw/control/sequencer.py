@@ -18,6 +18,9 @@ from tercel.hw.delay import delayed
 from tercel.hw.interfaces import EngineSignature, MemoryReadSignature, WishboneSignature
 from tercel.hw.isa import RESERVED_LOW, Engine
 
+RESET_MARGIN = 8
+"""Cycles that a run begins after the reset has ended here: registers in which it may spread over the machine."""
+
 MACHINE_EVENTS = ("machine.cycles", "memory.read", "memory.write")
 """The counters that belong to no engine: cycles of the run, and beats on the memory port."""
 
@@ -46,7 +49,7 @@ class Sequencer(Component):
     interrupt
         The machine is done or has faulted.
     reset
-        Reset everything outside the sequencer, contents of memories excepted.
+        Reset everything outside the sequencer, contents of memories excepted, at most ``RESET_MARGIN`` cycles later.
     program : Out(MemoryReadSignature(config))
         The memory port's fetch client.
     memory_idle, memory_read, memory_write
@@ -84,8 +87,9 @@ class Sequencer(Component):
         supervisor = Supervisor(reporters=1 + len(self._engine_events), drain_cycles=counters.drain_cycles)
         m.submodules.csr = csr = Csr(self._config, counter_count=len(counter_names))
         # A register of its own, which may lie amidst what it resets.
-        reset, run = Signal(), Signal()
-        m.d.sync += [reset.eq(csr.reset), run.eq(csr.run)]
+        reset = Signal(init=1)
+        m.d.sync += reset.eq(csr.reset)
+        run = delayed(m, csr.run, RESET_MARGIN, name="run", reset_less=False)
         again = ResetInserter(reset)
         m.submodules.fetch = again(fetch)
         m.submodules.dispatcher = again(dispatcher)

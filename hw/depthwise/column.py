@@ -26,7 +26,7 @@ def taps_layout(config: Config) -> data.StructLayout:
 
 def row_of_window(m: Module, compute: Value) -> Value:
     """Which row of a window is multiplied where a cycle takes 3 taps: 0 in the cycle of ``compute``, then 1 and 2."""
-    second = delayed(m, compute, 1, name="second_row", reset_less=False)
+    second = delayed(m, compute, 1, name="second_row")
     return Cat(second, ~(compute | second))
 
 

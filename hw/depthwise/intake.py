@@ -41,12 +41,17 @@ class Intake(wiring.Component):
         m = Module()
         # The walk of the rows and the hand-over are independent; both must be over before the next instruction comes.
         walking, waiting, computing = Signal(), Signal(), Signal()
-        current_index = Signal(16)
+        ahead, current = (Signal(INSTRUCTION, name=name, reset_less=True) for name in ("ahead", "current"))
+        current_index = Signal(16, reset_less=True)
+        done = Signal(DONE_LAYOUT, reset_less=True)
         m.d.comb += [
             self.start.ready.eq(waiting & ~computing),
             self.busy.eq(walking | waiting | computing | self.done.valid),
             self.may_finish.eq(~self.done.valid | self.done.ready),
             self.fault_index.eq(current_index),
+            self.ahead.eq(ahead),
+            self.current.eq(current),
+            self.done.payload.eq(done),
         ]
         m.d.sync += self.walk.eq(0)
         with m.If(self.walked):
@@ -54,7 +59,7 @@ class Intake(wiring.Component):
         offered = self.start.payload.instruction[: INSTRUCTION.size]
         # Whether an instruction is offered is known late: the wide register follows what may be one.
         with m.If(~walking & ~waiting):
-            m.d.sync += self.ahead.eq(offered)
+            m.d.sync += ahead.eq(offered)
             with m.If(self.start.valid & ~self.fault):
                 m.d.sync += [walking.eq(1), waiting.eq(1), self.walk.eq(1)]
         planned = Signal()
@@ -62,11 +67,10 @@ class Intake(wiring.Component):
         with m.If(self.done.ready):
             m.d.sync += self.done.valid.eq(0)
         with m.If(self.finished):
-            m.d.sync += [computing.eq(0), self.done.valid.eq(1), self.done.payload.index.eq(current_index)]
-            m.d.sync += self.done.payload.post.eq(self.current.post)
+            m.d.sync += [computing.eq(0), self.done.valid.eq(1), done.index.eq(current_index), done.post.eq(current.post)]
         with m.If(self.start.ready):
             m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1)]
-            m.d.sync += [self.current.eq(offered), current_index.eq(self.start.payload.index)]
+            m.d.sync += [current.eq(offered), current_index.eq(self.start.payload.index)]
         with m.If(self.range_fault):
             m.d.sync += self.fault.eq(1)
         return m

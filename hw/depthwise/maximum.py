@@ -35,9 +35,12 @@ class Maximum(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Three comparators a lane."""
         m = Module()
-        taps = delayed(m, self.taps, 2, name="taps", reset_less=False)
+        taps = delayed(m, self.taps, 2, name="taps")
+        largest = Signal(self.largest.shape(), reset_less=True)
+        m.d.comb += self.largest.eq(largest)
         for lane in range(self._config.lanes):
-            upper, lower, column, running = (Signal(signed(9), name=f"{name}_{lane}") for name in ("upper", "lower", "column", "running"))
+            names = ("upper", "lower", "column", "running")
+            upper, lower, column, running = (Signal(signed(9), name=f"{name}_{lane}", reset_less=True) for name in names)
             top, middle, bottom = (self.window[tap][lane] for tap in (2, 5, 8))
             m.d.sync += [
                 upper.eq(Mux(top > middle, top, middle)),
@@ -47,7 +50,7 @@ class Maximum(wiring.Component):
             with m.If(taps.compute & (taps.first | (column > running))):
                 m.d.sync += running.eq(column)
             with m.If(~self.plan.maximum):
-                m.d.sync += self.largest[lane].eq(0)
+                m.d.sync += largest[lane].eq(0)
             with m.Else():
-                m.d.sync += self.largest[lane].eq(Mux(running == -256, self.instruction.z_in, running))
+                m.d.sync += largest[lane].eq(Mux(running == -256, self.instruction.z_in, running))
         return m

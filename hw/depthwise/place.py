@@ -52,7 +52,7 @@ class Placement(wiring.Component):
         m.d.comb += [queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
 
         vector = i.mode == Mode.MATRIX_VECTOR
-        place, row_place, start = Signal(POINTER), Signal(POINTER), Signal(POINTER)
+        place, row_place, start = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True), Signal(POINTER)
         m.d.comb += [start.bank.eq(i.out_bank), start.addr.eq(i.out_addr)]
         m.submodules.x = xs = Countdown(12)
         m.submodules.row = rows = Countdown(10)
@@ -63,11 +63,11 @@ class Placement(wiring.Component):
             groups.last.eq(i.groups),
             *(loop.start.eq(self.begin) for loop in (xs, rows, groups)),
         ]
-        group = Signal(10)
+        group = Signal(10, reset_less=True)
         running = Signal()
 
         # The next row's pointer takes two cycles, beside the words.
-        summed_place, next_place = Signal(POINTER), Signal(POINTER)
+        summed_place, next_place = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True)
         fresh, summed, ready = Signal(), Signal(), Signal()
         m.submodules.down = down = PointerAdd(config)
         m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.addr.eq(i.out_row_addr), down.pixel.eq(i.out_pixel)]
@@ -88,6 +88,8 @@ class Placement(wiring.Component):
         last = xs.end & rows.end & groups.end
         # The word on offer.
         offered, offered_over, offered_last = Signal(), Signal(), Signal()
+        word = Signal(self.write.payload.shape(), reset_less=True)
+        m.d.comb += self.write.payload.eq(word)
         accept = Signal()
         m.d.comb += [
             self.range_fault.eq(offered & offered_over),
@@ -106,7 +108,7 @@ class Placement(wiring.Component):
             line.sel.eq(rows.end),
         ]
         # A copy near the write port, where much waits for it.
-        m.d.sync += self.write.payload.space.eq(i.out_space)
+        m.d.sync += word.space.eq(i.out_space)
         with m.If(offered & ~offered_over & self.may_finish):
             m.d.sync += self.write.valid.eq(1)
         with m.If(self.write.valid & self.write.ready):
@@ -117,9 +119,9 @@ class Placement(wiring.Component):
                 self.write.valid.eq(~over & (~last | self.may_finish)),
                 offered_over.eq(over),
                 offered_last.eq(last),
-                self.write.payload.bank.eq(place.bank),
-                self.write.payload.addr.eq(place.addr),
-                self.write.payload.data.eq(queue.o.payload),
+                word.bank.eq(place.bank),
+                word.addr.eq(place.addr),
+                word.data.eq(queue.o.payload),
             ]
             with m.If(place.bank == config.pixels - 1):
                 m.d.sync += [place.bank.eq(0), place.addr.eq(place.addr + i.out_pixel)]

@@ -47,17 +47,17 @@ class Results(wiring.Component):
         config, i, plan = self._config, self.instruction, self.plan
         turns = requantizer_turns(config)
         # Memory 1, this register 1, shift register 1.
-        taps = delayed(m, self.taps, taps_latency(config) - 3, name="taps", reset_less=False)
+        taps = delayed(m, self.taps, taps_latency(config) - 3, name="taps")
         wanted = taps.compute & taps.last
         m.d.comb += [self.parameter.en.eq(wanted), self.parameter.addr.eq(taps.parameter)]
-        parameters = Signal(parameter_word(config, config.lanes))
+        parameters = Signal(parameter_word(config, config.lanes), reset_less=True)
         with m.If(plan.maximum):
             m.d.sync += parameters.eq(0)
             if config.per_channel_multiplier:
                 m.d.sync += [parameters[lane].multiplier.eq(2) for lane in range(config.lanes)]
         with m.Else():
             m.d.sync += parameters.eq(self.parameter.data)
-        clamp = Signal(CLAMP_LAYOUT)
+        clamp = Signal(CLAMP_LAYOUT, reset_less=True)
         m.d.sync += clamp.eq(clamp_of(z_out=plan.z_out, lo=i.lo, hi=i.hi))
         # The second turn's lanes wait a cycle, as their sums are gone by then.
         second_sums = self.sums_valid if turns == 1 else delayed(m, self.sums_valid, 1, name="second", reset_less=False)
@@ -70,7 +70,7 @@ class Results(wiring.Component):
                 entry = data.View(entry.shape(), Mux(self.sums_valid, parameters[count + lane], entry))
                 acc = Mux(second_sums, delayed(m, self.sums[count + lane], 1, name=f"waiting_{lane}"), acc)
             m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config)
-            e = Signal(6, name=f"e_{lane}")
+            e = Signal(6, name=f"e_{lane}", reset_less=True)
             m.d.sync += e.eq(plan.shift + entry.shift)
             multiplier = plan.multiplier[: config.multiplier_bits]
             if config.per_channel_multiplier:

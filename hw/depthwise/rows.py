@@ -48,9 +48,9 @@ class RowTable(wiring.Component):
         vector = i.mode == Mode.MATRIX_VECTOR
 
         # Place of the kernel row in hand and of its output row: bank, address, image row.
-        bank, row_bank = Signal(4), Signal(4)
-        addr, row_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        line, row_line = Signal(signed(16)), Signal(signed(16))
+        bank, row_bank = Signal(4, reset_less=True), Signal(4, reset_less=True)
+        addr, row_addr = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        line, row_line = Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)
         third, block, slot = Signal(2), Signal(3), Signal(1)
         loops = []
         for name, last in (("kernel", Mux(vector, 0, i.kernel_height)), ("row", Mux(vector, 0, i.rows)), ("group", i.groups)):
@@ -82,8 +82,8 @@ class RowTable(wiring.Component):
         ]
 
         # The operands of the next sum: this kernel row's pointer and its delta, or the output row's for the last one.
-        base, delta = Signal(POINTER), Signal(POINTER)
-        sum_bank, sum_addr = Signal(4), Signal(ADDR_BITS)
+        base, delta = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True)
+        sum_bank, sum_addr = Signal(4, reset_less=True), Signal(ADDR_BITS, reset_less=True)
         m.submodules.add = add = PointerAdd(self._config)
         m.d.comb += [add.a.eq(base), add.b.eq(delta), add.pixel.eq(i.in_pixel)]
         soon = Mux(kernel.end, kernel.last == 0, kernel.soon)

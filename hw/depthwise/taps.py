@@ -57,13 +57,13 @@ class Taps(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Control, then products and adders, lane by lane."""
         m = Module()
-        late = delayed(m, self.taps, Maximum.LATENCY - Product.LATENCY, name="late", reset_less=False)
+        late = delayed(m, self.taps, Maximum.LATENCY - Product.LATENCY, name="late")
         if self._config.depthwise_taps == RECORD_TAPS:
             control = Signal(taps_layout(self._config))
             m.d.comb += control.eq(self.taps)
             with m.If(self.plan.maximum):
                 m.d.comb += [control.eq(late), control.first.eq(1)]
-            control = delayed(m, control, taps_latency(self._config) - 1, name="control", reset_less=False)
+            control = delayed(m, control, taps_latency(self._config) - 1, name="control")
             m.d.sync += self.valid.eq(control.compute & control.last)
             for lane in range(self._config.lanes):
                 self._at_once(m, lane, control)
@@ -83,7 +83,7 @@ class Taps(wiring.Component):
         ]
         # A product is at most 2**17, both operands at their lowest: three of them need 20 bits, nine 22.
         m.submodules[f"add_{lane}_3"] = adder = MuxAdd(22)
-        total = Signal(signed(22), name=f"total_{lane}")
+        total = Signal(signed(22), name=f"total_{lane}", reset_less=True)
         m.d.comb += [adder.a.eq(thirds[0] + thirds[1]), adder.c.eq(thirds[2])]
         m.d.sync += total.eq(adder.o)
         self._accumulate(m, lane, total, step=control.compute, first=control.first)
@@ -91,9 +91,9 @@ class Taps(wiring.Component):
     def _row_control(self, m: Module, late) -> data.View:
         """``step`` and ``first`` for the accumulators; drives ``valid``."""
         layout = data.StructLayout({"step": 1, "first": 1, "end": 1})
-        control, last = Signal(layout), Signal()
-        middle = delayed(m, self.taps.compute & ~self.plan.maximum, 1, name="middle", reset_less=False)
-        bottom = delayed(m, middle, 1, name="bottom", reset_less=False)
+        control, last = Signal(layout), Signal(reset_less=True)
+        middle = delayed(m, self.taps.compute & ~self.plan.maximum, 1, name="middle")
+        bottom = delayed(m, middle, 1, name="bottom")
         with m.If(self.taps.compute):
             m.d.sync += last.eq(self.taps.last)
         m.d.comb += [
@@ -103,7 +103,7 @@ class Taps(wiring.Component):
         ]
         with m.If(self.plan.maximum):
             m.d.comb += [control.step.eq(late.compute), control.first.eq(1), control.end.eq(late.compute & late.last)]
-        control = delayed(m, control, Product.LATENCY + 1, name="control", reset_less=False)
+        control = delayed(m, control, Product.LATENCY + 1, name="control")
         m.d.sync += self.valid.eq(control.end)
         return control
 
@@ -125,7 +125,7 @@ class Taps(wiring.Component):
         left, middle, right = products
         # A cell of its own for the second addition: yosys would turn sums of three into larger carry-save trees.
         m.submodules[f"add_{lane}_{row}"] = adder = MuxAdd(20)
-        third = Signal(signed(20), name=f"third_{lane}_{row}")
+        third = Signal(signed(20), name=f"third_{lane}_{row}", reset_less=True)
         m.d.comb += [
             adder.a.eq(left + middle),
             adder.c.eq(right),
@@ -137,6 +137,7 @@ class Taps(wiring.Component):
 
     def _accumulate(self, m: Module, lane: int, value, *, step, first) -> None:
         m.submodules[f"accumulate_{lane}"] = adder = MuxAdd(32)
-        m.d.comb += [adder.a.eq(value), adder.c.eq(self.sums[lane]), adder.d.eq(0), adder.sel.eq(first)]
+        total = Signal(signed(32), name=f"sum_{lane}", reset_less=True)
+        m.d.comb += [adder.a.eq(value), adder.c.eq(total), adder.d.eq(0), adder.sel.eq(first), self.sums[lane].eq(total)]
         with m.If(step):
-            m.d.sync += self.sums[lane].eq(adder.o)
+            m.d.sync += total.eq(adder.o)

@@ -48,14 +48,14 @@ class Weights(wiring.Component):
         """Memory, code register, adder, weight register."""
         m = Module()
         lanes, taps, plan = self._config.lanes, self._config.depthwise_taps, self.plan
-        request = delayed(m, self.request, 1, name="request", reset_less=False)
+        request = delayed(m, self.request, 1, name="request")
         in_vector = (1 << min(lanes, 8)) - 1
         if taps == RECORD_TAPS:
             m.d.comb += [self.record.en.eq(request.compute), self.record.addr.eq(request.record)]
-            late = delayed(m, request, 1, name="late", reset_less=False)
+            late = delayed(m, request, 1, name="late")
             in_kernel = Cat(late.rows[tap // 3] & late.columns[tap % 3] for tap in range(taps))
         else:
-            row, late_row = Signal(2), Signal(2)
+            row, late_row = Signal(2), Signal(2, reset_less=True)
             late = Signal.like(request)
             now = Mux(request.compute, request, late)
             m.d.sync += [late.eq(now), late_row.eq(row)]
@@ -63,8 +63,10 @@ class Weights(wiring.Component):
             m.d.comb += self.record.addr.eq(Cat(row, data.View(taps_layout(self._config), now).record))
             in_kernel = Mux(late.rows.bit_select(late_row, 1), late.columns, 0)
             in_vector = Array(Const(in_vector >> 3 * index & 7, 3) for index in range(3))[late_row]
-        counts = Signal(taps)
-        codes = Signal(data.ArrayLayout(data.ArrayLayout(signed(8), lanes), taps))
+        counts = Signal(taps, reset_less=True)
+        codes = Signal(data.ArrayLayout(data.ArrayLayout(signed(8), lanes), taps), reset_less=True)
+        weights = Signal(self.weights.shape(), reset_less=True)
+        m.d.comb += self.weights.eq(weights)
         m.d.sync += codes.eq(Mux(plan.average, 0, self.record.data))
         m.d.sync += counts.eq(Mux(plan.maximum, 0, Mux(plan.vector, in_vector, in_kernel)))
         for tap in range(taps):
@@ -76,5 +78,5 @@ class Weights(wiring.Component):
                     weight.d.eq(codes[tap][lane] << 1),
                     weight.sel.eq(self.instruction.gain),
                 ]
-                m.d.sync += self.weights[tap][lane].eq(Mux(counts[tap], weight.o.as_signed(), 0))
+                m.d.sync += weights[tap][lane].eq(Mux(counts[tap], weight.o.as_signed(), 0))
         return m

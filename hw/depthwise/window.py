@@ -45,10 +45,10 @@ class Window(wiring.Component):
         config, plan = self._config, self.plan
         lanes = config.lanes
         words = delayed(m, self.data, 1, name="words")
-        choose = delayed(m, self.arrival, 2, name="choose", reset_less=False)
+        choose = delayed(m, self.arrival, 2, name="choose")
 
         pad = Cat(plan.pad[:8] for _ in range(lanes))
-        incoming = Signal(data.ArrayLayout(8 * lanes, WORDS))
+        incoming = Signal(data.ArrayLayout(8 * lanes, WORDS), reset_less=True)
         muxes = [WideMux(width=8 * lanes, count=config.pixels + 1) for _ in range(WORDS)]
         for word, mux in enumerate(muxes):
             m.submodules[f"mux_{word}"] = mux
@@ -56,20 +56,22 @@ class Window(wiring.Component):
             m.d.comb += [mux.inputs[config.pixels].eq(pad), mux.sel.eq(choose.bank[word])]
             m.d.sync += incoming[word].eq(mux.o)
         # Matrix-vector: every lane gets the byte of its tap.
-        spread = Signal(data.ArrayLayout(8, 3))
+        spread = Signal(data.ArrayLayout(8, 3), reset_less=True)
         for row in range(3):
             m.submodules[f"byte_{row}"] = mux = WideMux(width=8, count=lanes)
             m.d.comb += [mux.inputs.as_value().eq(muxes[3].o), mux.sel.eq(choose.byte + 3 * row)]
             m.d.sync += spread[row].eq(mux.o)
-        arrival = delayed(m, choose, 1, name="arrival", reset_less=False)
-        padding = Signal(WORDS)
+        arrival = delayed(m, choose, 1, name="arrival")
+        padding = Signal(WORDS, reset_less=True)
         m.d.sync += padding.eq(Cat(choose.bank[word] == config.pixels for word in range(WORDS)))
 
         def code(byte, padded):
             return Cat(byte, Mux(padded, plan.pad[8], self.instruction.in_signed & byte[7]))
 
+        window = Signal(self.window.shape(), reset_less=True)
+        m.d.comb += [self.window.eq(window), self.taps.eq(delayed(m, arrival.taps, 1, name="taps"))]
         for row in range(3):
-            left, middle, right = (self.window[3 * row + column] for column in range(3))
+            left, middle, right = (window[3 * row + column] for column in range(3))
             a, b = row, 3 + row
             with m.If(arrival.head):
                 m.d.sync += left.eq(Mux(arrival.two, right, middle))
@@ -80,5 +82,4 @@ class Window(wiring.Component):
                 with m.If(arrival.come[b]):
                     byte = Mux(plan.vector, spread[row], second)
                     m.d.sync += right[lane].eq(code(byte, padding[b] & ~plan.vector))
-        m.d.sync += self.taps.eq(arrival.taps)
         return m

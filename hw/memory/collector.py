@@ -5,6 +5,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.wide_mux import WideMux
 
@@ -45,14 +46,14 @@ class Collector(Component):
         pixels = self._config.pixels
         bank_bits = (pixels - 1).bit_length()
         words = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.words for bank in range(1 << bank_bits)]
-        select = Signal(range(len(words)))
+        select = Signal(range(len(words)), reset_less=True)
         with_space = [*self.bank[:bank_bits], *([self.space] if self._config.depthwise else [])]
         for bit, value in zip(select, with_space, strict=True):
             m.d.sync += bit.eq(value)
         if len(words) == 1:
-            m.d.sync += self.o.eq(words[0])
+            m.d.comb += self.o.eq(delayed(m, words[0], 1, name="word"))
             return m
         m.submodules.mux = mux = WideMux(width=8 * self._config.lanes, count=len(words))
         m.d.comb += [mux.sel.eq(select), *(port.eq(word) for port, word in zip(mux.inputs, words, strict=True))]
-        m.d.sync += self.o.eq(mux.o)
+        m.d.comb += self.o.eq(delayed(m, mux.o, 1, name="word"))
         return m

@@ -97,10 +97,12 @@ class MemoryPort(Component):
             m.d.sync += busy.eq(0)
         with m.If(grant):
             m.d.sync += busy.eq(1)
+        adr, dat_w = Signal(bus.adr.shape(), reset_less=True), Signal(bus.dat_w.shape(), reset_less=True)
+        m.d.comb += [bus.adr.eq(adr), bus.dat_w.eq(dat_w)]
         with m.If(room):
             m.d.sync += [
-                bus.adr.eq(Mux(client == STORE, self.store.request.p.addr, read_adr)),
-                bus.dat_w.eq(self.store.request.p.data),
+                adr.eq(Mux(client == STORE, self.store.request.p.addr, read_adr)),
+                dat_w.eq(self.store.request.p.data),
                 bus.we.eq(client == STORE),
             ]
         more = Signal(range(TURN_BEATS), init=TURN_BEATS - 1)

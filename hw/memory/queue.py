@@ -76,15 +76,15 @@ class Relay(Component):
     def elaborate(self, platform) -> Module:
         """The spare register takes the item that comes while the other one is held up."""
         m = Module()
-        spare = Signal.like(self.i.payload, reset_less=True)
+        spare, offered = (Signal.like(self.i.payload, name=name, reset_less=True) for name in ("spare", "offered"))
         spare_valid = Signal()
-        m.d.comb += self.i.ready.eq(~spare_valid)
+        m.d.comb += [self.i.ready.eq(~spare_valid), self.o.payload.eq(offered)]
         with m.If(~spare_valid):
             m.d.sync += spare.eq(self.i.payload)
         with m.If(~self.o.valid | self.o.ready):
             m.d.sync += [
                 self.o.valid.eq(spare_valid | self.i.valid),
-                self.o.payload.eq(Mux(spare_valid, spare, self.i.payload)),
+                offered.eq(Mux(spare_valid, spare, self.i.payload)),
                 spare_valid.eq(0),
             ]
         with m.Elif(self.i.valid):

@@ -147,8 +147,8 @@ class Walk(Component):
         with m.If(setup | move):
             m.d.sync += first.eq(setup | last_beat)
         below, above, past = self._checks(m, fields.space, adr=adr, addr=addr, linear=linear, setup=setup)
-        bad = Signal(3)
-        item = self.o.payload
+        bad = Signal(3, reset_less=True)
+        item = Signal(self.o.payload.shape(), reset_less=True)
         with m.If(~self.o.valid | self.o.ready):
             m.d.sync += [
                 self.o.valid.eq(offered),
@@ -161,7 +161,8 @@ class Walk(Component):
                 item.addr.eq(addr),
                 bad.eq(Cat(below & first, above & first, past & first)),
             ]
-        m.d.comb += item.fault.eq(Mux(bad[:2].any(), Fault.MEMORY_RANGE, Mux(bad[2], Fault.SCRATCHPAD_RANGE, Fault.NONE)))
+        m.d.comb += self.o.payload.eq(item)
+        m.d.comb += self.o.p.fault.eq(Mux(bad[:2].any(), Fault.MEMORY_RANGE, Mux(bad[2], Fault.SCRATCHPAD_RANGE, Fault.NONE)))
         return m
 
     def _is_linear(self, space) -> Value:

@@ -286,6 +286,7 @@ Outcome run(Simulation& simulation, Memory& memory, const Job& job) {
     for (uint32_t i = 0; i < 6; i++) write(kProgramBase + 4 * i, static_cast<uint32_t>(job.number(regions[i])));
     write(kControl, 1);
     const uint64_t start = simulation.cycle, limit = job.number("max_cycles");
+    const int64_t stop_after = job.signed_number("stop_after");
     auto shown = std::chrono::steady_clock::now();
     const bool progress = job.number("progress") != 0;
     uint64_t next_look = 16384;
@@ -294,6 +295,11 @@ Outcome run(Simulation& simulation, Memory& memory, const Job& job) {
         outcome.state = status & 3;
         if (outcome.state >= 2) {
             outcome.fault = status >> 4 & 15;
+            break;
+        }
+        if (stop_after >= 0 && simulation.cycle - start >= static_cast<uint64_t>(stop_after)) {
+            write(kControl, 2);
+            if (read(kStatus) == 0) outcome.status = "stopped";
             break;
         }
         for (unsigned i = 0; i < kPollInterval; i++) simulation.tick(&memory);

@@ -62,7 +62,8 @@ class MemoryModel:
 class Job:
     """One run: the whole memory and the registers that describe the program. Byte addresses; ``memory`` is not changed.
 
-    ``keep`` runs on the machine as the job before left it, without a reset. ``trace`` names a VCD file to write, which
+    ``keep`` runs on the machine as the job before left it, without a reset. With ``stop_after`` the machine is stopped after so many
+    cycles, if it still runs then: the outcome says no fault, and its memory and counters are those of an unfinished run. ``trace`` names a VCD file to write, which
     only a program built for it can. ``log`` names a file that gets 8 bytes for each transfer that the memory accepts: its address in
     memory words, times two, plus one for a write.
     """
@@ -77,6 +78,7 @@ class Job:
     model: MemoryModel = field(default_factory=MemoryModel)
     max_cycles: int = MAX_CYCLES
     keep: bool = False
+    stop_after: int | None = None
     trace: Path | None = None
     log: Path | None = None
 
@@ -200,6 +202,7 @@ def _header(job: Job, *, progress: bool) -> bytes:
         "seed": model.seed,
         "max_cycles": job.max_cycles,
         "keep": int(job.keep),
+        "stop_after": -1 if job.stop_after is None else job.stop_after,
         "progress": int(progress),
         "trace": "" if job.trace is None else job.trace.resolve(),
         "log": "" if job.log is None else job.log.resolve(),
