@@ -14,7 +14,7 @@ class Device:
     Attributes
     ----------
     synthesis
-        Yosys command, without ``-top``.
+        Yosys commands, the last one ``synth_*`` without ``-top``.
     flip_flops
         Yosys commands between its coarse part and ``map_ffs``, where it has one; empty otherwise.
     place_tool
