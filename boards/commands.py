@@ -20,7 +20,7 @@ from tercel.sim.parse import UsageError
 OVER_LIMIT = 1
 """Exit code when a figure is over or under its limit, or something differs."""
 
-ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="named config: tiny, small, base, large")]
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="named config: tiny, nano, small, base, large")]
 BoardName = Annotated[str, typer.Argument(metavar="BOARD", help=", ".join(BOARDS))]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="folder for what is made")]
 

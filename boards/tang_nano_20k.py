@@ -1,4 +1,4 @@
-"""Sipeed Tang Nano 20K: Gowin GW2AR-18 with 8 MB of 32-bit SDRAM in its package, a BL616 as serial line. It holds ``tiny``."""
+"""Sipeed Tang Nano 20K: Gowin GW2AR-18 with 8 MB of 32-bit SDRAM in its package, a BL616 as serial line. It holds ``nano``."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from amaranth_boards.resources import LEDResources, UARTResource
 from tercel.boards.board import Board, MemoryPorts, Packer
 from tercel.boards.gowin import DEVICES
 from tercel.boards.gowin_pll import GowinClocks
-from tercel.hw.config import TINY
+from tercel.hw.config import NANO
 from tercel.hw.sdram.chips import GW2AR18
 
 _IN_PACKAGE = "in package"
@@ -67,7 +67,7 @@ def _memory_ports(platform: Any) -> MemoryPorts:
 TANG_NANO_20K = Board(
     name="tang-nano-20k",
     summary="Sipeed Tang Nano 20K with a GW2AR-18, 8 MB SDRAM",
-    config=TINY,
+    config=NANO,
     device=DEVICES[0],
     platform=TangNano20kPlatform,
     clocks=lambda hz: GowinClocks(pin="clk27", input_hz=27_000_000, clock_hz=hz, sdram_degrees=180),

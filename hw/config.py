@@ -7,7 +7,7 @@ for one machine is refused by another.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 
@@ -211,6 +211,9 @@ TINY = Config(
 )
 """For an iCE40 UP5K: 32 lanes, no depthwise engine, no thresholds."""
 
+NANO = replace(TINY, name="nano", array_depth=2048, weight_depth=2048, parameter_depth=256)
+"""For a Gowin 20k part: the lanes of ``tiny``, and memories for small networks."""
+
 SMALL = Config(
     name="small",
     pixels=3,
@@ -226,7 +229,7 @@ SMALL = Config(
     threshold_depth=256,
     memory_width=2,
 )
-"""For an ECP5-25F or a Gowin 20k part: 96 + 12 lanes."""
+"""For an ECP5-25F: 96 + 12 lanes."""
 
 BASE = Config(name="base")
 """For an ECP5-85F: 448 + 72 lanes."""
@@ -234,7 +237,7 @@ BASE = Config(name="base")
 LARGE = Config(name="large", outputs=16, weight_depth=8192, parameter_depth=1024)
 """896 + 72 lanes, for parts with a wide memory."""
 
-CONFIGS = {config.name: config for config in (TINY, SMALL, BASE, LARGE)}
+CONFIGS = {config.name: config for config in (TINY, NANO, SMALL, BASE, LARGE)}
 
 
 def named_config(name: str) -> Config:

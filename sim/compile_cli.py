@@ -19,7 +19,7 @@ UNSUPPORTED = 3
 """Exit code when the machine lacks an operator."""
 
 QuantizedFile = Annotated[Path, typer.Argument(help="a .tq file, or a .pt2 file with quantize and dequantize ops")]
-ConfigName = Annotated[str, typer.Option(help="named config: tiny, small, base, large")]
+ConfigName = Annotated[str, typer.Option(help="named config: tiny, nano, small, base, large")]
 MemoryBytes = Annotated[int | None, typer.Option(help="memory port width in bytes, in place of the config's")]
 AllowHost = Annotated[
     list[str] | None, typer.Option(help="operator that the host may run at either end, for example softmax; several times for more")

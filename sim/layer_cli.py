@@ -40,7 +40,7 @@ Array = Annotated[bool, typer.Option("--array", help="use the array where the de
 class RunOptions:
     """The options that all kinds of layers have."""
 
-    config: Annotated[str, typer.Option(help="named config: tiny, small, base, large")] = "base"
+    config: Annotated[str, typer.Option(help="named config: tiny, nano, small, base, large")] = "base"
     memory_bytes: Annotated[int | None, typer.Option(help="memory port width in bytes, in place of the config's")] = None
     memory_latency: Annotated[int, typer.Option(min=1, help="cycles from a memory request to its answer")] = 8
     memory_efficiency: Annotated[float, typer.Option(min=0.01, max=1, help="memory transfers per cycle in the long run")] = 1.0

@@ -30,7 +30,7 @@ def search_command(
     calibrate: Annotated[Path, typer.Option(help="folder of photographs (role calib of a labels.csv), or .npy of normalized floats")],
     evaluate: Annotated[Path | None, typer.Option(help="folder of labelled photographs (role eval of a labels.csv)")] = None,
     evaluate_images: Annotated[int, typer.Option(min=1, help="labelled photographs, at most")] = 256,
-    config: Annotated[str, typer.Option(help="named config: tiny, small, base, large")] = "base",
+    config: Annotated[str, typer.Option(help="named config: tiny, nano, small, base, large")] = "base",
     scheme: Annotated[str, typer.Option(help="how weights get their scales; tercel schemes lists them")] = "shift8",
     cycles: Annotated[int | None, typer.Option(help="budget of cycles for one image")] = None,
     weight_bytes: Annotated[int | None, typer.Option(help="budget of bytes for all weights")] = None,

@@ -121,7 +121,7 @@ def test_unknown_device(capsys):
 
 def test_unknown_config(capsys):
     assert main(["area", "huge"]) == 2
-    assert capsys.readouterr().err.startswith("tercel: config must be one of tiny, small, base, large, not 'huge'")
+    assert capsys.readouterr().err.startswith("tercel: config must be one of tiny, nano, small, base, large, not 'huge'")
 
 
 def test_limits_are_marked():

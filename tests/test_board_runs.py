@@ -11,6 +11,7 @@ from benchmarks.errors import command
 from compiled_networks import NetworkBuilder
 
 from tercel.boards.boards import BOARDS
+from tercel.hw.config import TINY
 from tercel.hw.sdram.chips import GW2AR18
 from tercel.sim.backend import GoldenBackend
 from tercel.sim.parse import UsageError
@@ -102,6 +103,13 @@ def runs(*, equal: bool = True, violations: int = 0):
     return run
 
 
+@pytest.fixture
+def tiny_board(monkeypatch) -> None:
+    """A board whose machine is too small for the networks."""
+    monkeypatch.setitem(BOARDS, "tang-nano-20k", replace(BOARDS["tang-nano-20k"], config=TINY))
+
+
+@pytest.mark.usefixtures("tiny_board")
 def test_frames(tmp_path, monkeypatch, capsys) -> None:
     """A table with the compiler's reason where there is no program; the second time no row is measured again."""
     run = runs()
@@ -182,6 +190,7 @@ def test_layers_on_a_board(monkeypatch, capsys) -> None:
     assert [back_door for _, _, back_door in run.programs] == [False, True]
 
 
+@pytest.mark.usefixtures("tiny_board")
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

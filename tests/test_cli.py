@@ -63,7 +63,7 @@ def test_isa_page(capsys):
         ("layer conv --input 5x5x5 --out 3 --kernel 9 --on golden", "kernel must be no larger than the padded input, not (9, 9) "),
         ("layer conv --input 5x5 --out 3 --on golden", "input must be HxWxC, or C for one pixel, not '5x5' (for example 56x56x24)"),
         ("layer pool --input 7x7x64 --on board", "on must be golden, verilator or both with a comma, not 'board' (the backends)"),
-        ("layer pool --input 7x7x64 --config huge", "config must be one of tiny, small, base, large, not 'huge'"),
+        ("layer pool --input 7x7x64 --config huge", "config must be one of tiny, nano, small, base, large, not 'huge'"),
         ("layer pool --input 7x7x64 --memory-bytes 9", "memory_width must be a power of two up to lanes=8, not 9"),
         ("layer pool --input 7x7x64 --config tiny --on golden", "kind must be conv or linear, not max_pool"),
         ("layer pool --input 7x7x64 --wave x.vcd --on golden", "on must contain verilator for wave, not 'golden'"),

@@ -128,8 +128,8 @@ def test_report(folder, tmp_path, capsys):
         ("quantize mobilenet_v2,width=9 --calibrate {0} -o {0}/net.tq", "width must be a number in 0.1..4, not 9 "),
         ("quantize resnet20,7 --calibrate {0} -o {0}/net.tq", "network must be NAME or NAME,option=value,..., not 'resnet20,7' "),
         ("compare {0}/block.tnpu -i {0}/codes.npy --on float,golden", "quantized must be given for float,golden, not left out "),
-        ("compile {0}/none.tq --config huge -o {0}/net.tnpu", "config must be one of tiny, small, base, large, not 'huge' "),
-        ("demo --config huge", "config must be one of tiny, small, base, large, not 'huge' "),
+        ("compile {0}/none.tq --config huge -o {0}/net.tnpu", "config must be one of tiny, nano, small, base, large, not 'huge' "),
+        ("demo --config huge", "config must be one of tiny, nano, small, base, large, not 'huge' "),
     ],
 )
 def test_wrong_input_is_exit_code_2(folder, arguments, message, capsys):

@@ -1,7 +1,7 @@
 """The machines that people use by name."""
 
-from tercel.hw.config import BASE, LARGE, SMALL, TINY, Config, named_config
+from tercel.hw.config import BASE, LARGE, NANO, SMALL, TINY, Config, named_config
 
-__all__ = ["Config", "base", "large", "named_config", "small", "tiny"]
+__all__ = ["Config", "base", "large", "named_config", "nano", "small", "tiny"]
 
-tiny, small, base, large = TINY, SMALL, BASE, LARGE
+tiny, nano, small, base, large = TINY, NANO, SMALL, BASE, LARGE
