@@ -70,10 +70,10 @@ TANG_NANO_20K = Board(
     config=NANO,
     device=DEVICES[0],
     platform=TangNano20kPlatform,
-    clocks=lambda hz: GowinClocks(pin="clk27", input_hz=27_000_000, clock_hz=hz, sdram_degrees=180),
+    clocks=lambda hz: GowinClocks(pin="clk27", input_hz=27_000_000, clock_hz=hz, sdram_degrees=90),
     memory=GW2AR18,
     memory_ports=_memory_ports,
-    clock_hz=27_000_000,
+    clock_hz=54_000_000,
     packer=Packer(
         tool="gowin_pack",
         arguments=("-d", "GW2A-18C", "-o", "{bitstream}", "top.pnr.json"),
