@@ -63,9 +63,9 @@ class Job:
     """One run: the whole memory and the registers that describe the program. Byte addresses; ``memory`` is not changed.
 
     ``keep`` runs on the machine as the job before left it, without a reset. With ``stop_after`` the machine is stopped after so many
-    cycles, if it still runs then: the outcome says no fault, and its memory and counters are those of an unfinished run. ``trace`` names a VCD file to write, which
-    only a program built for it can. ``log`` names a file that gets 8 bytes for each transfer that the memory accepts: its address in
-    memory words, times two, plus one for a write.
+    cycles, if it still runs then: the outcome says no fault, and its memory and counters are those of an unfinished run.
+    ``trace`` names a VCD file to write, which only a program built for it can. ``log`` names a file that gets 8 bytes for each transfer
+    that the memory accepts: its address in memory words, times two, plus one for a write.
     """
 
     memory: Bytes
