@@ -131,6 +131,8 @@ def measure(
     total = device.count(parse_cells((folder / "cells.json").read_text()))
     synthesized = {resource: max(0, number - wrapper.own.get(resource, 0)) for resource, number in total.items()}
 
+    blocks = parse_blocks((folder / "top.json").read_text(), device=device)
+
     routed: dict[str, int] = {}
     fmax, path = None, {}
     if route:
@@ -138,6 +140,8 @@ def measure(
         placer = find_tool(device.place_tool)
         tools[placer.name] = placer.version
         started = time.monotonic()
+        if device.edit_netlist is not None:
+            device.edit_netlist(folder / "top.json")
         (folder / "top.cst").write_text(device.constraints)
         arguments = [argument.format(netlist="top.json") for argument in device.place_arguments]
         extra = ["--freq", f"{TARGET_MHZ:g}", "--report", "report.json", "--timing-allow-fail", "--seed", "1"]
@@ -152,7 +156,7 @@ def measure(
         routed=routed,
         fmax=fmax,
         critical_path=path,
-        blocks=parse_blocks((folder / "top.json").read_text(), device=device),
+        blocks=blocks,
         tools=tools,
         seconds={step: round(value, 1) for step, value in seconds.items()},
         notes=device.notes,

@@ -1,7 +1,8 @@
 """What the area flow knows of an FPGA: how its tools are called, what its cells count for and what it has."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Cells = Mapping[str, int]
 """Number of cells by type, after synthesis."""
@@ -17,6 +18,8 @@ class Device:
         Yosys commands, the last one ``synth_*`` without ``-top``.
     flip_flops
         Yosys commands between its coarse part and ``map_ffs``, where it has one; empty otherwise.
+    edit_netlist
+        Changes yosys' netlist, a file, before place and route.
     place_tool
         Name of the place and route tool in :mod:`tercel.sim.toolchain`.
     place_arguments
@@ -45,6 +48,7 @@ class Device:
     constraints: str = ""
     platform: object = None
     flip_flops: str = ""
+    edit_netlist: Callable[[Path], None] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
