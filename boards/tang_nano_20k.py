@@ -70,6 +70,8 @@ TANG_NANO_20K = Board(
     config=NANO,
     device=DEVICES[0],
     platform=TangNano20kPlatform,
+    # A quarter of a period, 4.6 ns: the chip must see commands 1.5 ns before its clock, and flip-flops are up to 3 ns from their pins. Its
+    # data, 6 ns after its clock, have 7.9 ns left for both ways through the pins and the one to their flip-flops.
     clocks=lambda hz: GowinClocks(pin="clk27", input_hz=27_000_000, clock_hz=hz, sdram_degrees=90),
     memory=GW2AR18,
     memory_ports=_memory_ports,
