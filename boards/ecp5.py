@@ -1,5 +1,6 @@
 """Lattice ECP5 parts, speed grade 6."""
 
+from tercel.boards.carry_constants import tie_carry_constants
 from tercel.boards.device import Device
 from tercel.hw.mux_add import Ecp5
 
@@ -25,6 +26,7 @@ def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: 
         part=part,
         synthesis="synth_ecp5 -abc9",
         flip_flops=_FLIP_FLOPS,
+        edit_netlist=tie_carry_constants,
         place_tool="nextpnr-ecp5",
         # The default router: router2 is faster on single blocks and went round in circles on the whole of ``small``.
         place_arguments=(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),

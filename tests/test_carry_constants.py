@@ -1,0 +1,77 @@
+"""Carry cells compute the same with constants tied high as with constants brought to them."""
+
+import itertools
+import json
+import random
+
+import pytest
+
+from tercel.boards.carry_constants import START, tie_carry_constants
+
+PINS = [letter + half for half in "01" for letter in "ABCD"]
+
+
+def carry_cell(cell, values):
+    """(S0, S1, COUT) of a CCU2C as Lattice describes it; ``values`` of its nets, constants are strings."""
+
+    def value(port):
+        (bit,) = cell["connections"][port]
+        return values["floating"] if bit == "x" else int(bit) if isinstance(bit, str) else values[bit]
+
+    carry = value("CIN")
+    sums = []
+    for half in "01":
+        a, b, c, d = (value(letter + half) for letter in "ABCD")
+        contents = cell["parameters"][f"INIT{half}"][::-1]
+        propagate, generate = int(contents[a + 2 * b + 4 * c + 8 * d]), int(contents[a + 2 * b])
+        inject = cell["parameters"][f"INJECT1_{half}"] == "YES"
+        sums.append(propagate ^ (0 if inject else carry))
+        carry = carry if propagate else (0 if inject else generate)
+    return (*sums, carry)
+
+
+def netlist(cells):
+    directions = {**dict.fromkeys([*PINS, "CIN"], "input"), **dict.fromkeys(["S0", "S1", "COUT"], "output")}
+    made = {
+        name: {
+            "type": "CCU2C",
+            "parameters": {"INIT0": inits[0], "INIT1": inits[1], "INJECT1_0": "NO", "INJECT1_1": "NO"},
+            "port_directions": directions,
+            "connections": {**{pin: [bit] for pin, bit in zip([*PINS, "CIN"], bits, strict=True)}, "S0": [90], "S1": [91], "COUT": [92]},
+        }
+        for name, inits, bits in cells
+    }
+    return {"modules": {"top": {"ports": {}, "netnames": {}, "cells": made}}}
+
+
+def edited(path, content):
+    path.write_text(json.dumps(content))
+    tie_carry_constants(path)
+    return json.loads(path.read_text())["modules"]["top"]["cells"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_computes_the_same_without_a_zero(tmp_path, seed):
+    rng = random.Random(seed)
+    nets = [2, 3, 4, 5]
+    for _ in range(40):
+        inits = ["".join(rng.choices("01", k=16)) for _ in range(2)]
+        bits = [rng.choice([*nets, "0", "0", "1"]) for _ in range(9)]
+        before = netlist([("cell", inits, bits)])
+        after = edited(tmp_path / "top.json", before)
+        old, new = before["modules"]["top"]["cells"]["cell"], after["cell"]
+        assert not {new["connections"][letter + half][0] for letter in "CD" for half in "01"} & {"0"}
+        for letters in ("A", "B"):
+            assert all(new["connections"][letters + half] == old["connections"][letters + half] for half in "01")
+        for drawn in itertools.product((0, 1), repeat=5):
+            values = dict(zip([*nets, "floating"], drawn, strict=True))
+            if isinstance(bits[8], str):
+                values[new["connections"]["CIN"][0]] = carry_cell(after["cell" + START], values)[2]
+            assert carry_cell(new, values) == carry_cell(old, values)
+
+
+def test_only_carry_cells_with_a_constant_change(tmp_path):
+    before = netlist([("cell", ["1001011010101010"] * 2, [2, 3, 4, 5, 2, 3, 4, 5, 6])])
+    cells = before["modules"]["top"]["cells"]
+    cells["lut"] = {"type": "LUT4", "parameters": {}, "port_directions": {"A": "input"}, "connections": {"A": ["0"]}}
+    assert edited(tmp_path / "top.json", before) == cells
