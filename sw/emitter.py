@@ -8,6 +8,9 @@ from tercel.hw.isa import QUEUE_DEPTH, TOKEN_MAX, Engine, Opcode
 
 Instruction = tuple[Opcode, dict[str, int]]
 
+_Tokens = dict[tuple[Engine, Engine], list[tuple[int, int]]]
+"""By the engines of giver and taker: who gives a token, and who takes it; both ascend."""
+
 _ENGINES = {
     Opcode.LOAD: Engine.LOAD,
     Opcode.ARRAY: Engine.ARRAY,
@@ -73,9 +76,27 @@ class Emitter:
         assert engine is not None
         return engine
 
-    def finish(self) -> list[Instruction]:
-        """All instructions with ``wait``, ``post`` and ``fence``, and a HALT; :class:`TokenError` if tokens would not suffice."""
+    def finish(self, *, merge: bool = True) -> list[Instruction]:
+        """All instructions with ``wait``, ``post`` and ``fence``, and a HALT.
+
+        Where more tokens would be on their way between two engines than a counter holds, so that the program would stop, one token
+        stands for several: its taker waits longer than it must. Without ``merge`` that is a :class:`TokenError`.
+        """
+        plain, tokens = self._tokens()
+        result = _with_tokens(plain, tokens)
+        try:
+            check_tokens(result)
+        except TokenError:
+            if not merge:
+                raise
+            result = _with_tokens(plain, {engines: _merged(pairs) for engines, pairs in tokens.items()})
+            check_tokens(result)
+        return result
+
+    def _tokens(self) -> tuple[list[Instruction], _Tokens]:
+        """The instructions with fences, and the tokens they need."""
         result = [(opcode, dict(values)) for opcode, values in self._instructions]
+        tokens: _Tokens = {}
         # What has landed for certain when an instruction starts: by engine, the index of the latest.
         landed: list[list[int]] = []
         before = {engine: [-1] * len(Engine) for engine in Engine}
@@ -95,19 +116,44 @@ class Emitter:
                     values["fence"] = 1
                     giver = self._previous(index, engine)  # noqa: PLW2901
                 else:
-                    values["wait"] = values.get("wait", 0) | 1 << giver_engine
-                    result[giver][1]["post"] = result[giver][1].get("post", 0) | 1 << engine
+                    tokens.setdefault((giver_engine, engine), []).append((giver, index))
                 known = [max(pair) for pair in zip(known, landed[giver], strict=True)]
                 known[giver_engine] = max(known[giver_engine], giver)
             landed.append(known)
             before[engine] = known
-        result.append((Opcode.HALT, {}))
-        check_tokens(result)
-        return result
+        return result, tokens
 
     def _previous(self, index: int, engine: Engine) -> int:
         """The instruction before ``index`` on the same engine."""
         return next(other for other in range(index - 1, -1, -1) if self.engine(other) is engine)
+
+
+def _with_tokens(plain: list[Instruction], tokens: _Tokens) -> list[Instruction]:
+    result = [(opcode, dict(values)) for opcode, values in plain]
+    for (giver_engine, taker_engine), pairs in tokens.items():
+        for giver, taker in pairs:
+            result[giver][1]["post"] = result[giver][1].get("post", 0) | 1 << taker_engine
+            result[taker][1]["wait"] = result[taker][1].get("wait", 0) | 1 << giver_engine
+    return [*result, (Opcode.HALT, {})]
+
+
+def _merged(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The tokens from one engine to another with never more than TOKEN_MAX between giver and taker in program order.
+
+    Then nobody would wait if the instructions ran one at a time, and so they reach the end in any timing. Of two tokens that follow one
+    another, the first taker takes the second giver's, which has been given after the first's and before either is taken; the second
+    taker comes after the first. Merged are those two whose giver and taker lie furthest apart, where waiting costs least.
+    """
+    result: list[tuple[int, int]] = []
+    waiting: list[tuple[int, int]] = []
+    for pair in pairs:
+        taken = [other for other in waiting if other[1] < pair[0]]
+        result += taken
+        waiting = [*waiting[len(taken) :], pair]
+        if len(waiting) > TOKEN_MAX:
+            first = max(range(TOKEN_MAX), key=lambda index: waiting[index][1] - waiting[index + 1][0])
+            waiting[first : first + 2] = [(waiting[first + 1][0], waiting[first][1])]
+    return result + waiting
 
 
 def check_tokens(instructions: list[Instruction]) -> None:

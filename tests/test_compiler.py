@@ -11,6 +11,7 @@ from tercel.hw.isa import Fault, Opcode
 from tercel.sim.backend import GoldenBackend
 from tercel.sw.compiler import FitError, compile_graph
 from tercel.sw.cycles import instruction_cycles
+from tercel.sw.estimate import estimate
 from tercel.sw.program import Program
 
 CONFIGS = [
@@ -237,6 +238,17 @@ def test_parameters_that_the_machine_lacks():
     parts = [net.layer("conv", net.input, out=count, zero_point=3) for count in (6, 4)]
     with pytest.raises(FitError, match=r"^concat2: channels of layer0.out must be a multiple of lanes=4, not 6 \("):
         compile_graph(net.graph(net.concat(parts)), SMALL)
+
+
+def test_more_tokens_than_a_counter_holds():
+    """Grouped layers: 24 instructions in a row whose weights as many later loads overwrite, one after the other."""
+    config = replace(TINY, weight_depth=1024, parameter_depth=256)
+    net = NetworkBuilder(config, input=(2, 2, 96))
+    x = net.input
+    for _ in range(2):
+        x = net.layer("conv", x, out=96, groups=24, kernel=(3, 3), padding=(1, 1, 1, 1))
+    program = check(net.graph(x), net, config, keep=())
+    assert estimate(program).cycles > 0
 
 
 def test_ternary_machine():

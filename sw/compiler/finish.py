@@ -11,10 +11,11 @@ from tercel.sw.program import LayerMark
 def finish(state: Compilation) -> None:
     """Fill in ``instructions`` and ``program``.
 
-    If tokens run out, because an engine is too far ahead of the one that takes them, the operations run in the order of the trace.
+    If tokens run out, because an engine is too far ahead of the one that takes them, the operations run in the order of the trace, and
+    where they run out in that too, one token stands for several.
     """
     try:
-        state.instructions = _with_tokens(state).finish()
+        state.instructions = _with_tokens(state).finish(merge=False)
     except TokenError:
         state.order = list(range(len(state.trace.operations)))
         state.instructions = _with_tokens(state).finish()
