@@ -12,20 +12,26 @@ _WEIGHTS = {
 }
 _PLACED = {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D",), "block RAM": ("DP16KD",)}
 
-# The eight flip-flops of a tile share one reset, those without included: sets of a few flip-flops, which yosys finds wherever a value is
-# cleared on a condition, fill the part with tiles that nobody else can use, until placement finds none. So small sets become logic.
-_FLIP_FLOPS = (
-    "opt_clean; dfflegalize -minsrst 48 -mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r "
-    "-cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r -cell $_DLATCH_?_ x"
-)
 
 
-def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int) -> Device:
+def _flip_flops(*, least_reset: int) -> str:
+    """Map flip-flops; resets of fewer than ``least_reset`` become logic.
+
+    The eight flip-flops of a tile share one reset, those without included: sets of flip-flops with a reset, which yosys finds wherever a
+    value is cleared on a condition, fill the part with tiles that nobody else can use, until placement finds none.
+    """
+    return (
+        f"opt_clean; dfflegalize -minsrst {least_reset} -mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r "
+        "-cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r -cell $_DLATCH_?_ x"
+    )
+
+
+def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int, least_reset: int) -> Device:
     return Device(
         name=name,
         part=part,
         synthesis="synth_ecp5 -abc9",
-        flip_flops=_FLIP_FLOPS,
+        flip_flops=_flip_flops(least_reset=least_reset),
         edit_netlist=tie_carry_constants,
         place_tool="nextpnr-ecp5",
         # The default router: router2 is faster on single blocks and went round in circles on the whole of ``small``.
@@ -38,7 +44,8 @@ def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: 
     )
 
 
+# ``base`` fills half of the 85F's flip-flops; on the 25F ``small`` takes four fifths, and with sets of 250 there was no placement.
 DEVICES = (
-    _part(name="ecp5-85f", part="LFE5U-85F-6", option="--85k", luts=83640, dsps=156, memories=208),
-    _part(name="ecp5-25f", part="LFE5U-25F-6", option="--25k", luts=24288, dsps=28, memories=56),
+    _part(name="ecp5-85f", part="LFE5U-85F-6", option="--85k", luts=83640, dsps=156, memories=208, least_reset=16),
+    _part(name="ecp5-25f", part="LFE5U-25F-6", option="--25k", luts=24288, dsps=28, memories=56, least_reset=400),
 )
