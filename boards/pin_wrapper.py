@@ -48,8 +48,9 @@ class PinWrapper(Component):
         """Shift register, held inputs, ``inner``, registers, tree with a register at each level."""
         m = Module()
         m.submodules.inner = self._inner
-        shift = Signal(self.input_bits)
-        held = Signal(self.input_bits)
+        # Resets might become logic, which would count for ``inner``.
+        shift = Signal(self.input_bits, reset_less=True)
+        held = Signal(self.input_bits, reset_less=True)
         m.d.sync += shift.eq(Cat(self.i, shift))
         with m.If(self.load):
             m.d.sync += held.eq(shift)
@@ -57,10 +58,10 @@ class PinWrapper(Component):
         for value in self._inputs:
             m.d.comb += value.eq(held[position : position + len(value)])
             position += len(value)
-        level = Signal(sum(len(value) for value in self._outputs), name="outputs")
+        level = Signal(sum(len(value) for value in self._outputs), name="outputs", reset_less=True)
         m.d.sync += level.eq(Cat(*self._outputs))
         while len(level) > 1:
-            following = Signal(-(-len(level) // 4), name=f"xor_{len(level)}")
+            following = Signal(-(-len(level) // 4), name=f"xor_{len(level)}", reset_less=True)
             m.d.sync += following.eq(Cat(level[first : first + 4].xor() for first in range(0, len(level), 4)))
             level = following
         m.d.comb += self.o.eq(level)

@@ -149,15 +149,16 @@ def test_limits_are_marked():
 
 
 class Adder(wiring.Component):
-    """A registered 16-bit adder: 16 LUTs, 8 carry cells or, without those, twice as many LUTs; 48 flip-flops."""
+    """A registered 16-bit adder: 16 LUTs, 8 carry cells or, without those, twice as many LUTs; 48 flip-flops, without reset."""
 
     def __init__(self):
         super().__init__({"a": In(16), "b": In(16), "sum": Out(16)})
 
     def elaborate(self, platform):
         m = Module()
-        first, second = Signal(16), Signal(16)
-        m.d.sync += [first.eq(self.a), second.eq(self.b), self.sum.eq(first + second)]
+        first, second, total = (Signal(16, name=name, reset_less=True) for name in ("first", "second", "total"))
+        m.d.sync += [first.eq(self.a), second.eq(self.b), total.eq(first + second)]
+        m.d.comb += self.sum.eq(total)
         return m
 
 
@@ -204,7 +205,7 @@ class Cleared(wiring.Component):
 
 def test_small_sets_of_resets_become_logic_on_the_ecp5(tmp_path):
     """One reset serves a tile of eight flip-flops; see :mod:`tercel.boards.ecp5`."""
-    device = DEVICES["ecp5-25f"]
+    device = DEVICES["ecp5-85f"]
     resets = []
     for number, part in enumerate((device, dataclasses.replace(device, flip_flops=""))):
         folder = tmp_path / str(number)
