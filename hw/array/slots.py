@@ -63,12 +63,9 @@ class SlotSequencer(Component):
             next_word.eq(fields.narrow | (slot.output % config.drain_lanes == config.drain_lanes - 1)),
         ]
         if config.threshold_depth:
-            turn = Signal(4)
+            # Registers say whether a slot is its outputs' first or last: half of the drain's registers follow them.
+            left = Signal(4, reset_less=True)
             channel_addr = Signal(slot.threshold_addr.shape())
-            m.d.comb += [
-                slot.first.eq(turn == 0),
-                slot.complete.eq((fields.thresholds == 0) | (turn == fields.thresholds - 1)),
-            ]
             m.submodules.next_channel = next_channel = LoadAdd(len(channel_addr))
             m.submodules.next_threshold = next_threshold = LoadAdd(len(channel_addr))
             m.d.comb += [
@@ -81,9 +78,14 @@ class SlotSequencer(Component):
                 next_threshold.value.eq(next_channel.o),
                 next_threshold.load.eq(self.last | slot.complete),
             ]
-            m.d.sync += [turn.eq(turn + 1), slot.threshold_addr.eq(next_threshold.o)]
+            m.d.sync += [
+                slot.threshold_addr.eq(next_threshold.o),
+                slot.first.eq(self.last | slot.complete),
+                slot.complete.eq(left == 0),
+                left.eq(left - 1),
+            ]
             with m.If(self.last | slot.complete):
-                m.d.sync += [turn.eq(0), channel_addr.eq(next_channel.o)]
+                m.d.sync += [slot.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_channel.o)]
         else:
             m.d.comb += [slot.first.eq(1), slot.complete.eq(1)]
         m.submodules.next_parameter = next_parameter = LoadAdd(len(slot.parameter_addr))
