@@ -12,16 +12,18 @@ from tercel.hw.isa import INSTRUCTION_BYTES, Engine, Mode, Opcode, Space
 from tercel.sw.emitter import engine_of
 from tercel.sw.tensor_layout import ceil_div
 
-ARRAY_START = 4
+ARRAY_START = 5
 """Cycles before the first step of an instruction that was there in time."""
 ARRAY_ROW_START = 1
 """Cycles before the first step of a further row."""
-ARRAY_ROW_CYCLES = 4
-"""Fewest cycles a row takes before the next can begin; one more with residual."""
+ARRAY_ROW_CYCLES = 5
+"""Fewest cycles a row takes before the next can begin."""
 ARRAY_FEED_LATENCY = 8
 """From the issue of a step to the array."""
 ARRAY_DRAIN_LATENCY = 13
 """From a tile's last step to its last write, besides what :func:`array_drain_latency` adds and the drain interval."""
+ARRAY_DRAIN_LANES = 4
+"""Requantizers of a row from which on the drain takes a cycle more."""
 DEPTHWISE_START = 30
 """Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
 DEPTHWISE_WALK_START = 27
@@ -129,7 +131,7 @@ def array_interval(values: Mapping[str, int], config: Config) -> int:
 
 def array_drain_latency(config: Config) -> int:
     """Cycles from a tile's last step to its last write, besides the drain interval; also kept between two instructions."""
-    return ARRAY_DRAIN_LATENCY + config.lanes.bit_length() - 1 + config.pixels
+    return ARRAY_DRAIN_LATENCY + (config.drain_lanes >= ARRAY_DRAIN_LANES) + config.lanes.bit_length() - 1 + config.pixels
 
 
 def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles:
@@ -140,7 +142,7 @@ def array_cycles(values: Mapping[str, int], config: Config) -> InstructionCycles
     tile = steps * gcd(_count(values, "stride"), config.pixels) + residual
     rows, tiles = _count(values, "rows"), _count(values, "tiles") * _count(values, "output_groups")
     row = (tiles - 1) * max(tile, interval)
-    row_start = ARRAY_ROW_START + max(0, ARRAY_ROW_CYCLES + (residual > 0) - row - tile)
+    row_start = ARRAY_ROW_START + max(0, ARRAY_ROW_CYCLES - row - tile)
     total = ARRAY_START + tile + row + (rows - 1) * (max(tile + row_start, interval) + row)
     events = {
         "step": rows * tiles * steps,

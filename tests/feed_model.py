@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from math import gcd
 
-from tercel.hw.array.feed import DRAIN_LAYOUT, drain_interval, drain_latency
+from tercel.hw.array.drain import drain_latency
+from tercel.hw.array.feed import DRAIN_LAYOUT, drain_interval
 from tercel.hw.config import Config
 
 
@@ -153,11 +154,11 @@ def schedule(config: Config, program: list[tuple[dict[str, int], list[Slot]]], *
     time, earliest_last = accepted - 1, 0
     for f, slots in program:
         load = max(time + 1, accepted)
-        ready = load + 3
+        ready = load + 4
         for slot in slots:
             if slot.row_starts:
                 restart = max(time + 1, ready)
-                time, ready = restart, restart + 4 + f["residual"]
+                time, ready = restart, restart + 6
             time += slot.cycles
             if slot.tile is not None:
                 interval = drain_interval(config, narrow=bool(f["narrow"]), thresholds=f["thresholds"])

@@ -6,8 +6,7 @@ import pytest
 from amaranth.sim import Simulator
 from drain_model import random_fields, random_memories, random_tile
 
-from tercel.hw.array.drain import Drain
-from tercel.hw.array.feed import drain_latency
+from tercel.hw.array.drain import Drain, drain_latency
 from tercel.hw.array.systolic import sums_latency
 from tercel.hw.config import Config
 

@@ -7,7 +7,8 @@ import pytest
 from amaranth.sim import Simulator
 from array_programs import config_of, random_fields
 
-from tercel.hw.array.feed import drain_interval, drain_latency
+from tercel.hw.array.drain import drain_latency
+from tercel.hw.array.feed import drain_interval
 from tercel.hw.array.feeder import EVENTS, LATENCY, Feeder
 from tercel.hw.isa import Fault, Opcode, encode
 

@@ -10,13 +10,14 @@ A digit is a two's complement number of two bits, so the sum of digit * activati
 over those with bit 1. A carry cell adds two activations, each or none of them, without further LUTs.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.gated_add import GatedAdd
 from tercel.hw.mux_add import MuxAdd
+from tercel.hw.product import Product
 
 SUM_BITS = 32
 
@@ -100,8 +101,8 @@ class ActivationSum(Component):
     -------
     acts : In(K x signed(9))
         As in :class:`Cell`, at the same time.
-    sum, offset : In(1), In(signed(10))
-        With ``step`` of the row's cells: the activations count, ``offset`` times.
+    offset : In(signed(10))
+        With ``step`` of the row's cells: how many times the activations count.
     step, last : In(1)
         As in :class:`Cell`, a cycle after those of the row's cells.
     shadow : Out(signed(32))
@@ -113,7 +114,6 @@ class ActivationSum(Component):
         super().__init__(
             {
                 "acts": In(data.ArrayLayout(signed(9), config.lanes)),
-                "sum": In(1),
                 "offset": In(signed(10)),
                 "step": In(1),
                 "last": In(1),
@@ -131,11 +131,11 @@ class ActivationSum(Component):
             ]
             m.d.sync += [total.eq(terms[2 * index] + terms[2 * index + 1]) for index, total in enumerate(sums)]
             terms = sums
-        product = Signal(signed(10 + len(terms[0])), reset_less=True)
-        m.d.sync += product.eq(Mux(self.sum, terms[0] * self.offset, 0))
+        m.submodules.product = product = Product(a_bits=len(terms[0]), b_bits=len(self.offset), operand_registers=False)
+        m.d.comb += [product.a.eq(terms[0]), product.b.eq(self.offset)]
         acc, shadow = Signal(signed(SUM_BITS), reset_less=True), Signal(signed(SUM_BITS), reset_less=True)
         total = Signal(signed(SUM_BITS))
-        m.d.comb += [total.eq(acc + product), self.shadow.eq(shadow)]
+        m.d.comb += [total.eq(acc + product.o), self.shadow.eq(shadow)]
         with m.If(self.step):
             m.d.sync += acc.eq(total)
         with m.If(self.last):

@@ -15,10 +15,10 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.array.cell import tree_levels
 from tercel.hw.array.commit import CommitControl
-from tercel.hw.array.drain_row import DrainRow
+from tercel.hw.array.drain_row import DrainRow, row_latency
 from tercel.hw.array.drain_select import LATENCY as SELECT_LATENCY
 from tercel.hw.array.drain_select import Selection
-from tercel.hw.array.feed import RESIDUAL_WORD_BITS, ROW_LATENCY, act_layout, tile_layout
+from tercel.hw.array.feed import RESIDUAL_WORD_BITS, act_layout, tile_layout
 from tercel.hw.array.operands import OperandFetch
 from tercel.hw.array.residual import ResidualCodes
 from tercel.hw.array.slots import SlotSequencer
@@ -26,6 +26,15 @@ from tercel.hw.array.systolic import sums_latency, sums_layout
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BankWriteSignature, LinearReadSignature, parameter_word
+
+
+def drain_latency(config: Config) -> int:
+    """Cycles from the ``last`` of a tile to the cycle after its last write, besides the drain interval D of its instruction.
+
+    The first ``last`` of an instruction comes at least D + this many cycles after the last ``last`` of the instruction before, D being
+    the interval of the earlier one.
+    """
+    return tree_levels(config) + SELECT_LATENCY + row_latency(config) + config.pixels
 
 
 class Drain(Component):
@@ -74,7 +83,7 @@ class Drain(Component):
         m.submodules.sequencer = sequencer = SlotSequencer(config)
         m.submodules.operands = fetch = OperandFetch(config)
         m.submodules.selection = selection = Selection(config)
-        m.submodules.commit = commit = CommitControl(config, latency=_to_slot(config) + SELECT_LATENCY + ROW_LATENCY)
+        m.submodules.commit = commit = CommitControl(config, latency=_to_slot(config) + SELECT_LATENCY + row_latency(config))
         # The sequencer starts in the cycle after ``last``; the residual codes are there at once, the sums only behind the adder tree.
         slot = delayed(m, sequencer.slot, _to_slot(config), name="slot")
         m.d.comb += [

@@ -6,9 +6,8 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.cell import SUM_BITS
 from tercel.hw.array.drain_select import selection_layout
-from tercel.hw.array.feed import ROW_LATENCY
-from tercel.hw.array.operands import WIDE_CYCLE, operands_layout, static_layout
-from tercel.hw.array.row_products import WIDE_BITS, RowProducts, narrow_latency, narrow_product_bits
+from tercel.hw.array.operands import operands_layout, static_layout, wide_cycle
+from tercel.hw.array.row_products import NARROW_LATENCY, WIDE_BITS, RowProducts, narrow_product_bits
 from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
 from tercel.hw.array.row_sums import RowSums
 from tercel.hw.array.slots import OUTPUT_BITS
@@ -16,6 +15,11 @@ from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.rescale import Rescale, rescale_latency
+
+
+def row_latency(config: Config) -> int:
+    """Cycles from the selection of a slot's sums to its codes."""
+    return wide_cycle(config) + rescale_latency(sum_bits=32)
 
 
 class DrainRow(Component):
@@ -32,7 +36,7 @@ class DrainRow(Component):
     static : In(static_layout)
         Holds while slots of its instruction are on the way.
     capture : In(K); write : In(1); addr : In(14); number : In(5)
-        ``ROW_LATENCY`` cycles after ``acc``: the bytes of the word that the slot's codes are; whether to write it now, as word
+        ``row_latency`` cycles after ``acc``: the bytes of the word that the slot's codes are; whether to write it now, as word
         ``number`` of the pixel whose word 0 is at ``addr``.
     write_en, write_addr, write_data : Out
         The write, a cycle later.
@@ -95,7 +99,6 @@ class DrainRow(Component):
                 wide.more.eq(operands.more),
                 wide.counting.eq(static.counting),
             ]
-        assert WIDE_CYCLE + rescale_latency(sum_bits=32) == ROW_LATENCY
         codes = [wide.y]
         for lane in range(1, config.drain_lanes):
             m.submodules[f"narrow_{lane}"] = narrow = Rescale(product_bits=narrow_product_bits(config), sum_bits=18)
@@ -104,7 +107,7 @@ class DrainRow(Component):
                 narrow.shift.eq(operands.narrow_shifts[lane - 1]),
                 narrow.clamp.eq(static.clamp),
             ]
-            early = ROW_LATENCY - SUMS_LATENCY - narrow_latency(lane) - rescale_latency(sum_bits=18)
+            early = row_latency(config) - SUMS_LATENCY - NARROW_LATENCY - rescale_latency(sum_bits=18)
             codes.append(Mux(static.narrow, delayed(m, narrow.y, early, name=f"code_{lane}"), wide.y))
 
         addr = self.addr + self.number if config.words_per_tile > 1 else self.addr

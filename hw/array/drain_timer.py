@@ -3,7 +3,8 @@
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.array.feed import drain_interval, drain_latency
+from tercel.hw.array.drain import drain_latency
+from tercel.hw.array.feed import drain_interval
 from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.config import Config
 

@@ -4,23 +4,10 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from tercel.hw.array.cell import tree_levels
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 
 RESIDUAL_WORD_BITS = 5
-ROW_LATENCY = 11
-"""Cycles from the selection of a slot's sums to its codes, in each row of the drain."""
-
-
-def drain_latency(config: Config) -> int:
-    """Cycles from the ``last`` of a tile to the cycle after its last write, besides the drain interval D of its instruction.
-
-    The first ``last`` of an instruction comes at least D + this many cycles after the last ``last`` of the instruction before, D being
-    the interval of the earlier one.
-    """
-    selection = 2
-    return tree_levels(config) + selection + ROW_LATENCY + config.pixels
 
 
 def drain_interval(config: Config, *, narrow: bool, thresholds: int) -> int:

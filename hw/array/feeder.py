@@ -38,8 +38,8 @@ class Feeder(Component):
 
     One step per cycle, also from tile to tile, but for: ``gcd(stride, P)`` cycles per step; N/K residual words before the last
     step of a tile; the last step of a tile waits until the one before is ``drain_interval`` cycles past (``drain_latency`` more for
-    the first tile of an instruction). A new row takes 1 cycle, or as many as its predecessor was shorter than 3 (4 with residual) more;
-    a new instruction takes 4 cycles when it was there in time. An instruction is accepted when all steps of the one before it are issued.
+    the first tile of an instruction). A new row takes 1 cycle, or as many as its predecessor was shorter than 5 more;
+    a new instruction takes 5 cycles when it was there in time. An instruction is accepted when all steps of the one before it are issued.
 
     Every read and write of an instruction is checked against the depth of its scratchpad before it is performed. After a fault the
     feeder stops for good: steps before the faulting one still come out, that one and those behind do not, and the instruction
@@ -200,11 +200,12 @@ class Feeder(Component):
             stages[0].last.eq(advance & final_step),
             stages[0].residual.eq(residual),
         ]
+        # Known a cycle late: it takes a look at all addresses, and stops half of the feeder.
         faulty = Signal()
         for cycle in range(LATENCY):
             m.d.sync += stages[cycle + 1].eq(stages[cycle])
         with m.If(faulty | stopped):
-            m.d.sync += stages[ADDRESS_LATENCY + 1].eq(0)
+            m.d.sync += stages[ADDRESS_LATENCY + 2].eq(0)
         # Perhaps some cycles before the first token, but no token of the instruction before is in the stages that look at it.
         with m.If(running & fresh):
             m.d.sync += early.eq(current)
@@ -223,7 +224,7 @@ class Feeder(Component):
             addresses.stride.eq(Mux(residual_due, 0, fields.stride)),
             addresses.sub_cycle.eq(sub_cycle),
             addresses.residual.eq(residual_due),
-            self.read.en.eq(addresses.en & ~stopped.replicate(config.pixels)),
+            self.read.en.eq(addresses.en),
             crossbar.fields.eq(late.fields),
             crossbar.bank.eq(addresses.bank),
             crossbar.out_bank.eq(tile_walk.bank),
@@ -249,19 +250,20 @@ class Feeder(Component):
         m.d.comb += [self.read.addr[bank].eq(addresses.bank_addr[bank]) for bank in range(config.pixels)]
 
         checked = stages[ADDRESS_LATENCY]
+        fault_index = Signal(16, reset_less=True)
+        m.d.sync += faulty.eq((checked.access & addresses.fault) | (checked.last & descriptor.fault))
         m.d.comb += [
-            faulty.eq((checked.access & addresses.fault) | (checked.last & descriptor.fault)),
             self.fault_valid.eq(stopped),
             self.fault_code.eq(Mux(stopped, Fault.SCRATCHPAD_RANGE, Fault.NONE)),
+            self.fault_index.eq(fault_index),
         ]
-        fault_index = Signal(16, reset_less=True)
-        m.d.comb += self.fault_index.eq(fault_index)
-        with m.If(faulty & ~stopped):
-            m.d.sync += [stopped.eq(1), fault_index.eq(early.index)]
+        with m.If(~stopped):
+            m.d.sync += [stopped.eq(faulty), fault_index.eq(early.index)]
 
         out = stages[LATENCY]
         m.d.comb += [
-            self.weight.en.eq(stages[LATENCY - 2].step),
+            # Read in every cycle: an enable would have to reach every block of the largest memory.
+            self.weight.en.eq(1),
             self.weight.addr.eq(delayed(m, input_walk.weight_addr, LATENCY - 2, name="weight_addr")),
             self.feed.weights.eq(delayed(m, self.weight.data, 1, name="weights")),
             self.feed.acts.eq(crossbar.acts),

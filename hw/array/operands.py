@@ -10,12 +10,12 @@ from tercel.hw.array.feed import DRAIN_LAYOUT
 from tercel.hw.array.row_products import (
     CHUNK_BITS,
     COARSE,
+    NARROW_LATENCY,
     PRODUCTS,
-    WIDE_LATENCY,
     factors_layout,
-    narrow_latency,
     shifted_left,
     shifts_product,
+    wide_latency,
 )
 from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
 from tercel.hw.array.row_sums import bias_layout
@@ -27,8 +27,10 @@ from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of, rescale_latency
 from tercel.hw.scale import Scale, shift_layout
 from tercel.hw.wide_mux import WideMux
 
-WIDE_CYCLE = SUMS_LATENCY + WIDE_LATENCY
-"""Cycle of a wide slot's product, from its selection."""
+
+def wide_cycle(config: Config) -> int:
+    """Cycle of a wide slot's product, from its selection."""
+    return SUMS_LATENCY + wide_latency(config)
 
 
 def static_layout() -> data.StructLayout:
@@ -129,9 +131,9 @@ class OperandFetch(Component):
             ]
             scales.append(delayed(m, scale.o, 1, name=f"scale_{lane}"))
         for lane in range(1, lanes):
-            late = delayed(m, scales[lane].shift, SUMS_LATENCY + narrow_latency(lane) - 2, name=f"shift_{lane}")
+            late = delayed(m, scales[lane].shift, SUMS_LATENCY + NARROW_LATENCY - 2, name=f"shift_{lane}")
             m.d.sync += o.narrow_shifts[lane - 1].eq(late)
-        m.d.sync += o.shift.eq(delayed(m, scales[0].shift, WIDE_CYCLE - 2, name="shift_0"))
+        m.d.sync += o.shift.eq(delayed(m, scales[0].shift, wide_cycle(config) - 2, name="shift_0"))
         self._factors(m, o, channels[0], [scale.multiplier for scale in scales])
         if config.threshold_depth:
             self._threshold(m, o)
@@ -167,7 +169,7 @@ class OperandFetch(Component):
             multiplier.eq(Mux(even, fields.res_multiplier << 1, fields.res_multiplier)),
             amount.eq(total[:4] | total[5].replicate(4)),
             coarse.eq(total[4:].any()),
-            o.coarse.eq(delayed(m, coarse, 3, name="coarse")),
+            o.coarse.eq(delayed(m, coarse, wide_latency(self.config) - 1, name="coarse")),
         ]
         assert COARSE == 16
         m.d.sync += factors[0].eq(multipliers[0])
@@ -183,7 +185,7 @@ class OperandFetch(Component):
 
     def _threshold(self, m: Module, o) -> None:
         """Read late, so that nothing has to wait for the product."""
-        due = SELECT_LATENCY + WIDE_CYCLE + rescale_latency(sum_bits=32) - 2
+        due = SELECT_LATENCY + wide_cycle(self.config) + rescale_latency(sum_bits=32) - 2
         counting = self.static.counting
         read = data.StructLayout({"en": 1, "addr": self.slot.threshold_addr.shape(), "first": 1})
         slot = Signal(read)

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.array.banks import bank_carry, bank_sum
 from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.wide_mux import WideMux
@@ -22,8 +23,8 @@ def exceeds(addr: Value, bound: Value) -> Value:
 class RowPointers(Component):
     """The start of the coming output row: input, input one kernel row further, output, residual.
 
-    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 3 cycles after the last cycle with it. ``next`` (only while
-    ``ready``) moves on to the row after; from the cycle after it the pointers change, ``ready`` comes 4 cycles later, 5 with a residual.
+    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 4 cycles after the last cycle with it. ``next`` (only while
+    ``ready``) moves on to the row after; from the second cycle after it the pointers change, ``ready`` comes 6 cycles later.
 
     Members
     -------
@@ -56,24 +57,23 @@ class RowPointers(Component):
         )
 
     def elaborate(self, platform):
-        """One adder in two stages, shared by the four pointers in turn."""
+        """One adder, shared by the four pointers in turn: choice of operands, first sums, correction."""
         m = Module()
         fields = self.fields
-        # Turn 0: the next input row, and the wait for ``next``; 1: output; 2: kernel row, which needs the result of turn 0;
-        # 3: residual; 4: the last result lands.
+        # Turn 0: the next input row, and the wait for ``next``; 1: output; 2: residual; 3: kernel row, which needs the result of turn 0;
+        # 4, 5: the last result is on its way.
         turn = Signal(3)
-        first = Signal()
         pointer, delta = Signal(POINTER), Signal(POINTER)
         pixel, limit, span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
         operands = [
             (self.input, fields.in_row_bank, fields.in_row_addr, "in"),
             (self.output, fields.out_row_bank, fields.out_row_addr, "out"),
-            (self.input, fields.in_ky_bank, fields.in_ky_addr, "in"),
             (self.residual, fields.res_row_bank, fields.res_row_addr, "res"),
+            (self.input, fields.in_ky_bank, fields.in_ky_addr, "in"),
         ]
         chosen = Cat(pointer, delta, pixel, limit, span)
         m.submodules.operands = choice = WideMux(width=len(chosen), count=len(operands))
-        m.d.comb += [choice.sel.eq(turn[:2]), chosen.eq(choice.o)]
+        m.d.comb += [choice.sel.eq(turn[:2]), chosen.eq(delayed(m, choice.o, 1, name="chosen"))]
         for number, (source, bank, addr, prefix) in enumerate(operands):
             tensor = Cat(fields[f"{prefix}_pixel"], fields[f"{prefix}_limit"], fields[f"{prefix}_span"])
             m.d.comb += choice.inputs[number].eq(Cat(source, bank, addr, tensor))
@@ -82,7 +82,8 @@ class RowPointers(Component):
         half = Signal(POINTER, reset_less=True)
         names = ("half_delta", "half_bound", "half_span")
         half_delta, half_bound, half_span = (Signal(ADDR_BITS, name=name, reset_less=True) for name in names)
-        target, landing = Signal(3), Signal()
+        starting, landing = Signal(), Signal()
+        target = delayed(m, turn, 2, name="target")
         m.d.sync += [
             half.bank.eq(bank_sum(pointer.bank, delta.bank, pixels=pixels)),
             half.addr.eq(pointer.addr),
@@ -90,8 +91,8 @@ class RowPointers(Component):
             # At or above a limit that is not 0 = above the limit less 1, modulo 2**14.
             half_bound.eq(limit - 1),
             half_span.eq(span),
-            target.eq(turn),
-            landing.eq((turn != 4) & ((turn != 0) | self.next)),
+            starting.eq(~turn[2] & ((turn != 0) | self.next)),
+            landing.eq(starting),
         ]
         total, result = Signal(ADDR_BITS), Signal(POINTER)
         m.d.comb += [
@@ -99,26 +100,22 @@ class RowPointers(Component):
             result.bank.eq(half.bank),
             result.addr.eq(Mux(exceeds(total, half_bound), total - half_span, total)),
         ]
-        for number, register in enumerate((self.input, self.output, self.kernel_row, self.residual)):
+        for number, register in enumerate((self.input, self.output, self.residual, self.kernel_row)):
             with m.If(landing & (target == number)):
                 m.d.sync += register.eq(result)
 
         with m.Switch(turn):
             with m.Case(0):
                 m.d.sync += turn.eq(self.next)
-            with m.Case(2):
-                m.d.sync += turn.eq(Mux(first | ~fields.residual, 4, 3))
-            with m.Case(4):
+            with m.Case(5):
                 m.d.sync += turn.eq(0)
             with m.Default():
                 m.d.sync += turn.eq(turn + 1)
         m.d.comb += self.ready.eq(turn == 0)
 
-        with m.If(self.next):
-            m.d.sync += first.eq(0)
         with m.If(self.load):
             # The first row comes with the instruction; only its kernel row has to be computed.
-            m.d.sync += [turn.eq(2), landing.eq(0), first.eq(1)]
+            m.d.sync += [turn.eq(3), starting.eq(0), landing.eq(0)]
             for register, prefix in ((self.input, "in"), (self.output, "out"), (self.residual, "res")):
                 m.d.sync += [register.bank.eq(self.start[f"{prefix}_bank"]), register.addr.eq(self.start[f"{prefix}_addr"])]
         return m

@@ -23,6 +23,9 @@ from tercel.hw.product import Product
 from tercel.hw.scale import as_factor
 from tercel.hw.wide_mux import WideMux
 
+NARROW_LATENCY = Product.LATENCY
+"""Cycles from a narrow sum to its product."""
+
 PRODUCTS = 4
 """Of a wide slot where the factor of the residual is shifted."""
 
@@ -38,18 +41,15 @@ RESIDUAL_BITS = 42
 WIDE_BITS = 59
 """Of a wide slot's product: |v*M| < 2**48, |residual| < 2**57, both doubled."""
 
-WIDE_LATENCY = 4
-"""Cycles from ``wide`` to its product."""
-
 
 def shifts_product(config: Config) -> bool:
     """Whether the residual's product is shifted, not its factor: lanes too few to lend it two multipliers."""
     return config.drain_lanes < PRODUCTS
 
 
-def narrow_latency(lane: int) -> int:
-    """Cycles from the sum of a lane other than 0 to its product."""
-    return 2 if lane == 1 else 1
+def wide_latency(config: Config) -> int:
+    """Cycles from ``wide`` to its product; the factor's shift takes one of them."""
+    return 4 if shifts_product(config) else 5
 
 
 def factors_layout(config: Config) -> data.ArrayLayout:
@@ -71,13 +71,13 @@ class RowProducts(Component):
     amount : In(4)
         Where the product is shifted, two cycles after ``wide``: by how much.
     coarse : In(1)
-        Three cycles after ``wide``: shift the residual by ``COARSE``.
+        A cycle before ``product``: shift the residual by ``COARSE``.
     narrow, residual : In(1)
         The kind of slot, and whether there is a residual; hold while slots of their instruction are on the way.
     product : Out(signed(59))
-        Of lane 0, ``WIDE_LATENCY`` cycles after ``wide``.
+        Of lane 0, :func:`wide_latency` cycles after ``wide``.
     narrow_products : Out(J x signed)
-        Of the others; see :func:`narrow_latency`.
+        Of the others, ``NARROW_LATENCY`` cycles after their sums.
     """
 
     def __init__(self, config: Config):
@@ -104,19 +104,13 @@ class RowProducts(Component):
         low_part = Cat(self.wide[:CHUNK_BITS], self.wide[CHUNK_BITS] & self.narrow).as_signed()
         high_part = self.wide[CHUNK_BITS:].as_signed()
         left = [low_part, Mux(self.narrow, self.narrow_sums[1], high_part) if lanes > 1 else high_part]
-        if shifts_product(self.config):
-            left.append(self.difference)
+        # In wide slots the operands from here on come a cycle later, unless the product is shifted.
+        left += [self.difference] if shifts_product(self.config) else [self.narrow_sums[lane] for lane in range(2, lanes)]
         products = []
         for index, value in enumerate(left):
             m.submodules[f"product_{index}"] = product = Product(a_bits=len(value), b_bits=CHUNK_BITS + 1)
             m.d.comb += [product.a.eq(value), product.b.eq(as_factor(self.factors[index]))]
             products.append(product.o)
-        # The operands of the others come a cycle later in wide slots.
-        for index in range(len(left), lanes):
-            product = Signal(signed(NARROW_BITS + CHUNK_BITS), name=f"product_{index}", reset_less=True)
-            m.d.sync += product.eq(self.narrow_sums[index] * as_factor(self.factors[index]))
-            products.append(product)
-        assert narrow_latency(1) == Product.LATENCY
         m.d.comb += [self.narrow_products[lane].eq(products[lane]) for lane in range(1, lanes)]
 
         low, high = products[:2]
@@ -140,7 +134,7 @@ class RowProducts(Component):
             m.d.sync += added.eq(0)
         m.submodules.add_residual = add_residual = MuxAdd(WIDE_BITS)
         m.d.comb += [
-            add_residual.a.eq(scaled),
+            add_residual.a.eq(delayed(m, scaled, wide_latency(self.config) - 4, name="scaled")),
             add_residual.c.eq(added),
             add_residual.d.eq(added << COARSE),
             add_residual.sel.eq(self.coarse),

@@ -10,7 +10,7 @@ Output-stationary: the sums stay, the activations of a pixel reach all the cells
 go down the rows.
 """
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -18,6 +18,9 @@ from tercel.hw.array.cell import SUM_BITS, ActivationSum, Cell, tree_levels
 from tercel.hw.array.feed import FeedSignature, act_layout
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
+
+LANES_PER_COPY = 32
+"""Of a row that share a register of its activations."""
 
 
 def sums_layout(config: Config) -> data.ArrayLayout:
@@ -60,29 +63,39 @@ class SystolicArray(Component):
         control = Signal(3, init=0b100)
         m.d.sync += control.eq(Cat(step, step & self.feed.shift, step & self.feed.last))
         control = delayed(m, control, levels - 1, name="control", init=0b100)
-        summed = delayed(m, Cat(step & self.feed.sum, self.feed.offset), levels, name="summed")
+        offset = delayed(m, Mux(step & self.feed.sum, self.feed.offset, 0), levels, name="offset")
         for row in range(config.pixels):
             weights = delayed(m, weights, 1, name=f"weights_{row}")
             control = delayed(m, control, 1, name=f"control_{row}", init=0b100)
-            summed = delayed(m, summed, 1, name=f"summed_{row}")
+            offset = delayed(m, offset, 1, name=f"offset_{row}")
             late = delayed(m, control, 1, name=f"control_late_{row}", init=0b100)
-            acts = delayed(m, self.feed.acts[row].as_value(), row + 1, name=f"acts_{row}")
-            m.d.comb += self.acts[row].eq(acts)
+            acts = self._copies(m, delayed(m, self.feed.acts[row].as_value(), row, name=f"acts_{row}"), row)
+            m.d.comb += self.acts[row].eq(acts[0])
             for output in range(config.outputs):
                 m.submodules[f"cell_{row}_{output}"] = cell = Cell(config)
                 first = 2 * config.lanes * output
                 m.d.comb += [
-                    cell.acts.eq(acts),
+                    cell.acts.eq(acts[output * len(acts) // config.outputs]),
                     cell.digits.eq(weights[first : first + 2 * config.lanes]),
                     Cat(cell.step, cell.shift, cell.last).eq(control),
                     self.sums[row].acc[output].eq(cell.shadow),
                 ]
             m.submodules[f"activations_{row}"] = activations = ActivationSum(config)
             m.d.comb += [
-                activations.acts.eq(acts),
-                Cat(activations.sum, activations.offset).eq(summed),
+                activations.acts.eq(acts[0]),
+                activations.offset.eq(offset),
                 activations.step.eq(late[0]),
                 activations.last.eq(late[2]),
                 self.sums[row].asum.eq(activations.shadow),
             ]
         return m
+
+    def _copies(self, m: Module, acts, row: int) -> list[Signal]:
+        """``acts`` in registers, once for every so many lanes: a long row is more than a wire can cross in a cycle.
+
+        Synthesis merges registers of one value, unless they begin with different ones.
+        """
+        count = 1 if self.config.lanes * self.config.outputs < 2 * LANES_PER_COPY else 2
+        copies = [Signal(len(acts), name=f"acts_{row}_copy_{number}", init=-number, reset_less=True) for number in range(count)]
+        m.d.sync += [copy.eq(acts) for copy in copies]
+        return copies
