@@ -6,6 +6,7 @@ from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import io
 
 from tercel.boards.board import Board, MemoryPorts
+from tercel.hw.delay import delayed
 
 
 class BoardTop(Elaboratable):
@@ -32,11 +33,12 @@ class BoardTop(Elaboratable):
         uart = request_ports(platform, "uart")
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.FFBuffer("o", uart.tx)
-        m.d.comb += [soc.rx.eq(rx.i), tx.o.eq(soc.tx)]
+        # Registers between the system and pins that lie anywhere.
+        m.d.comb += [soc.rx.eq(rx.i), tx.o.eq(delayed(m, soc.tx, 1, name="tx", init=1))]
 
         for number, light in enumerate((soc.ready, soc.interrupt)):
             m.submodules[f"led_{number}"] = led = io.FFBuffer("o", platform.request("led", number, dir="-"))
-            m.d.comb += led.o.eq(light)
+            m.d.comb += led.o.eq(delayed(m, light, 1, name=f"led_{number}"))
 
         pins, ports = soc.sdram, self._board.memory_ports(platform)
         for name in ("a", "ba", "cke", "dqm", "cs_n", "ras_n", "cas_n", "we_n"):

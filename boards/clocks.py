@@ -1,10 +1,11 @@
 """What the clocks of all boards have in common: one PLL, two domains, a reset until it has locked."""
 
 from abc import abstractmethod
+from itertools import pairwise
 
-from amaranth.hdl import Elaboratable, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
-from amaranth.lib.cdc import ResetSynchronizer
+from amaranth.lib.cdc import AsyncFFSynchronizer
 
 
 class ClockError(ValueError):
@@ -34,5 +35,11 @@ class PllClocks(Elaboratable):
         locked = Signal()
         m.submodules.pll = self.pll(buffer.i, locked)
         for domain in ("sync", "sdram"):
-            m.submodules[f"reset_{domain}"] = ResetSynchronizer(~locked, domain=domain)
+            # Further registers, since the lock comes from one corner of the chip and the reset goes all over it.
+            waking = ClockDomain(f"waking_{domain}", local=True, reset_less=True)
+            m.domains += waking
+            stages = [Signal(name=f"reset_{domain}_{stage}", init=1) for stage in range(3)]
+            m.submodules[f"reset_{domain}"] = AsyncFFSynchronizer(~locked, stages[0], o_domain=waking.name)
+            m.d[waking.name] += [after.eq(before) for before, after in pairwise(stages)]
+            m.d.comb += [waking.clk.eq(ClockSignal(domain)), ResetSignal(domain).eq(stages[-1])]
         return m

@@ -69,8 +69,8 @@ class Counters(Component):
         stored = block_read(m, sums, en=Const(1), addr=turn, name="stored")
 
         # The low bits have wrapped, once, if they are less than when they were stored.
-        old = Signal(_COUNTER_LAYOUT)
-        new_low, low = Signal(_LOW_BITS), Signal(_LOW_BITS)
+        old = Signal(_COUNTER_LAYOUT, reset_less=True)
+        new_low, low = (Signal(_LOW_BITS, name=name, reset_less=True) for name in ("new_low", "low"))
         m.d.comb += [
             sum_write.data.low.eq(low),
             sum_write.data.high.eq(old.high + (low < old.low)),

@@ -1,10 +1,11 @@
 """The control and status registers."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.control.supervisor import State
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import WishboneSignature
 
 IDENTITY = 0x5452434C
@@ -42,7 +43,7 @@ RESET_CYCLES = 64
 class Csr(Component):
     """Register file on a Wishbone bus, classic or pipelined (``stall`` is high until ``ack``).
 
-    Every access is acknowledged, 3 cycles after it began; accesses begin 4 cycles apart, and wait while the machine is reset and, after
+    Every access is acknowledged, 4 cycles after it began; accesses begin 5 cycles apart, and wait while the machine is reset and, after
     a start, until it runs. Unknown addresses and bits read as 0 and ignore writes; ``sel`` chooses the bytes of a write. The settings
     ignore writes while the machine runs.
 
@@ -91,35 +92,43 @@ class Csr(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Cycle 0: write, and read the counter memory; cycle 2: select what is read; cycle 3: acknowledge."""
+        """Cycle 0: decode; cycle 1: write, and read the counter memory; cycle 3: select what is read; cycle 4: acknowledge.
+
+        The bus comes from afar and holds until the acknowledge.
+        """
         m = Module()
         bus = self.bus
         settings = {name: getattr(self, name) for name in SETTINGS}
         first_counter = ADDRESSES["counters"] // 4
-        begin = Signal()
+        begin, busy = Signal(), Signal()
         started = Signal()
         left = Signal(range(RESET_CYCLES), init=RESET_CYCLES - 1)
-        reading = Signal()
-        selecting = Signal()
+        reading, waiting, selecting = Signal(), Signal(), Signal()
+        adr = Signal.like(bus.adr, reset_less=True)
         m.d.comb += [
             self.run.eq(started & ~self.reset),
-            begin.eq(bus.cyc & bus.stb & ~reading & ~selecting & ~bus.ack & ~self.reset & (~started | (self.state != State.IDLE))),
+            begin.eq(bus.cyc & bus.stb & ~busy & ~self.reset & (~started | (self.state != State.IDLE))),
+            busy.eq(reading | waiting | selecting | bus.ack),
             bus.stall.eq(bus.cyc & ~bus.ack),
-            self.counter_index.eq(bus.adr - first_counter),
+            self.counter_index.eq(adr - first_counter),
             self.interrupt.eq((self.state == State.DONE) | (self.state == State.FAULT)),
         ]
-        m.d.sync += [reading.eq(begin), selecting.eq(reading), bus.ack.eq(selecting & bus.cyc), left.eq(left - 1)]
+        m.d.sync += [reading.eq(begin), waiting.eq(reading), selecting.eq(waiting), bus.ack.eq(selecting & bus.cyc)]
+        m.d.sync += [adr.eq(bus.adr), left.eq(left - 1)]
         with m.If(left == 0):
             m.d.sync += self.reset.eq(0)
 
-        with m.If(begin & bus.we), m.Switch(bus.adr):
-            with m.Case(ADDRESSES["control"] // 4), m.If(bus.sel[0]), m.If((bus.dat_w & (CONTROL_START | CONTROL_STOP)).any()):
-                m.d.sync += [self.reset.eq(1), left.eq(RESET_CYCLES - 1), started.eq(~(bus.dat_w & CONTROL_STOP).any())]
-            for name, setting in settings.items():
-                with m.Case(ADDRESSES[name] // 4), m.If(self.state != State.RUNNING):
-                    for byte in range(len(setting) // 8):
-                        with m.If(bus.sel[byte]):
-                            m.d.sync += setting.word_select(byte, 8).eq(bus.dat_w.word_select(byte, 8))
+        def written(name: str, byte: int, condition: Value) -> Signal:
+            """In cycle 1: a byte of register ``name`` is written."""
+            here = begin & bus.we & (bus.adr == ADDRESSES[name] // 4) & bus.sel[byte] & condition
+            return delayed(m, here, 1, name=f"{name}_{byte}", reset_less=False)
+
+        with m.If(written("control", 0, (bus.dat_w & (CONTROL_START | CONTROL_STOP)).any())):
+            m.d.sync += [self.reset.eq(1), left.eq(RESET_CYCLES - 1), started.eq(~(bus.dat_w & CONTROL_STOP).any())]
+        for name, setting in settings.items():
+            for byte in range(len(setting) // 8):
+                with m.If(written(name, byte, self.state != State.RUNNING)):
+                    m.d.sync += setting.word_select(byte, 8).eq(bus.dat_w.word_select(byte, 8))
 
         readable = {
             "id": IDENTITY,
@@ -130,15 +139,15 @@ class Csr(Component):
             "counter_count": self._counter_count,
             **settings,
         }
-        page = bus.adr[:4]
+        page = adr[:4]
         selected = Signal(32)
         with m.Switch(page):
             for name, value in readable.items():
                 with m.Case(ADDRESSES[name] // 4):
                     m.d.comb += selected.eq(value)
         m.d.sync += bus.dat_r.eq(0)
-        with m.If(bus.adr[4:] == 0):
+        with m.If(adr[4:] == 0):
             m.d.sync += bus.dat_r.eq(selected)
-        with m.Elif((bus.adr >= first_counter) & (bus.adr < first_counter + self._counter_count)):
+        with m.Elif((adr >= first_counter) & (adr < first_counter + self._counter_count)):
             m.d.sync += bus.dat_r.eq(self.counter_data)
         return m
