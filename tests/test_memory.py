@@ -47,7 +47,8 @@ def test_scratchpad_cycle_by_cycle(space):
         streams = {"store": dut.store_read, "depthwise": dut.depthwise_write, "load": dut.load_write}
         offered = dict.fromkeys(streams)
         expected_engine = [None] * banks
-        stored = None
+        taken_read = stored = None
+        writes = []
         for _ in range(2000):
             read_en, drain_en = rng.getrandbits(banks), rng.getrandbits(banks) & rng.getrandbits(banks)
             for name, stream in streams.items():
@@ -81,7 +82,11 @@ def test_scratchpad_cycle_by_cycle(space):
             writer = depthwise or load
             written = store is not None and (drain_en >> store["bank"] & 1 or (writer is not None and writer["bank"] == store["bank"]))
             store_taken = store is not None and not written
-            stored = (store["bank"], model[store["bank"]][store["addr"]]) if store_taken else None
+            # What was taken a cycle ago is at the banks now.
+            stored = (taken_read[0], model[taken_read[0]][taken_read[1]]) if taken_read else None
+            taken_read = (store["bank"], store["addr"]) if store_taken else None
+            for bank, addr, value in writes:
+                model[bank][addr] = value
             counts["contended"] += bool(depthwise and load)
             taken = writer is not None and not drain_en >> writer["bank"] & 1
             assert ready == {
@@ -89,11 +94,9 @@ def test_scratchpad_cycle_by_cycle(space):
                 "depthwise": taken and writer is depthwise,
                 "load": taken and writer is load,
             }
-            for bank in range(banks):
-                if drain_en >> bank & 1:
-                    model[bank][drain_addr[bank]] = drain_data[bank]
+            writes = [(bank, drain_addr[bank], drain_data[bank]) for bank in range(banks) if drain_en >> bank & 1]
             if taken:
-                model[writer["bank"]][writer["addr"]] = writer["data"]
+                writes.append((writer["bank"], writer["addr"], writer["data"]))
             for name, was_ready in ready.items():
                 counts[name] += was_ready
                 other = offered[name] is not None and offered[name]["space"] != space

@@ -1,6 +1,6 @@
 """The store engine's words, collected from the banks of both scratchpads."""
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Signal, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -11,7 +11,7 @@ from tercel.hw.wide_mux import WideMux
 
 
 class Collector(Component):
-    """Selects the bank that was read for the store engine; latency 2 cycles from ``space`` and ``bank``.
+    """Selects the bank that was read for the store engine; latency 3 cycles from ``space`` and ``bank``.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class Collector(Component):
     space, bank : In
         The word that is asked for.
     words : In
-        What the banks of each scratchpad return, one cycle later.
+        What the banks of each scratchpad return, two cycles later.
     o : Out(8K)
         The word, another cycle later.
     """
@@ -48,8 +48,7 @@ class Collector(Component):
         words = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.words for bank in range(1 << bank_bits)]
         select = Signal(range(len(words)), reset_less=True)
         with_space = [*self.bank[:bank_bits], *([self.space] if self._config.depthwise else [])]
-        for bit, value in zip(select, with_space, strict=True):
-            m.d.sync += bit.eq(value)
+        m.d.sync += select.eq(delayed(m, Cat(with_space), 1, name="chosen"))
         if len(words) == 1:
             m.d.comb += self.o.eq(delayed(m, words[0], 1, name="word"))
             return m

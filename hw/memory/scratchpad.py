@@ -16,8 +16,8 @@ class Scratchpad(Component):
 
     Two ports are what a block RAM has. Stores do not wait for the engine, which reads every bank in nearly every cycle.
 
-    A read of a word in the cycle of its write may return anything. Addresses are taken modulo ``depth``: who uses a port checks the
-    range before.
+    A register for each bank lies in front of the port that writes: a word is in its bank 2 cycles after it was taken. A read of a word
+    in the cycle after that may return anything. Addresses are taken modulo ``depth``: who uses a port checks the range before.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Scratchpad(Component):
     engine_read : In(BankReadSignature(config))
         Always granted; data valid in the next cycle only.
     store_read : In(stream.Signature(WORD_READ_LAYOUT))
-        Taken when nothing is written to that bank in this cycle; in the next the word is that bank's ``store_data``.
+        Taken when nothing is written to that bank in this cycle; two cycles later the word is that bank's ``store_data``.
     store_data : Out(8K) for each bank
     drain_write : In(BankWriteSignature(config))
         Always granted.
@@ -89,17 +89,24 @@ class Scratchpad(Component):
             engine_en = self.engine_read.en[index]
             drain_en = self.drain_write.en[index]
             word_en = write_valid & (write.bank == index)
-            write_en = drain_en | word_en
-            # One address for both uses of the port, or synthesis would double the memory.
-            write_addr = Mux(drain_en, self.drain_write.addr[index], Mux(word_en, write.addr, store.p.addr))[:addr_bits]
-            store_en = ~write_en & store_mine & (store.p.bank == index)
+            # Only registers drive the blocks of a bank. One address for both uses of the port, or synthesis would double the memory.
+            write_en = Signal(name=f"write_en_{index}")
+            store_en = Signal(name=f"store_en_{index}", reset_less=True)
+            addr = Signal(addr_bits, name=f"addr_{index}", reset_less=True)
+            written = Signal(shape, name=f"written_{index}", reset_less=True)
+            m.d.sync += [
+                write_en.eq(drain_en | word_en),
+                store_en.eq(store_mine & (store.p.bank == index)),
+                addr.eq(Mux(drain_en, self.drain_write.addr[index], Mux(word_en, write.addr, store.p.addr))),
+                written.eq(Mux(drain_en, self.drain_write.data[index], write.data)),
+            ]
             m.d.comb += [
                 self.engine_read.data[index].eq(
                     block_read(m, bank, en=engine_en, addr=self.engine_read.addr[index][:addr_bits], name=f"word_{index}")
                 ),
-                self.store_data[index].eq(block_read(m, bank, en=store_en, addr=write_addr, name=f"stored_{index}")),
+                self.store_data[index].eq(block_read(m, bank, en=store_en & ~write_en, addr=addr, name=f"stored_{index}")),
                 write_port.en.eq(write_en),
-                write_port.addr.eq(write_addr),
-                write_port.data.eq(Mux(drain_en, self.drain_write.data[index], write.data)),
+                write_port.addr.eq(addr),
+                write_port.data.eq(written),
             ]
         return m

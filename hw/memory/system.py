@@ -50,7 +50,7 @@ class MemorySystem(Component):
     array_read, depthwise_read : In(BankReadSignature(config))
         The array engine's port on the array scratchpad, the depthwise engine's on the window scratchpad.
     array_write : In(BankWriteSignature(config))
-        The drain; a word is in its bank in the next cycle but one.
+        The drain; a word is in its bank 3 cycles later.
     array_write_space : In(pixels)
         For each bank the scratchpad that ``array_write`` means, 0 array or 1 window.
     depthwise_write : In(stream.Signature(word_write_layout(config)))
