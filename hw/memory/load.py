@@ -1,6 +1,6 @@
 """The load engine: from external memory into the scratchpads and the linear memories."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 
@@ -23,9 +23,10 @@ class LoadEngine(Component):
     """Requests beats as far ahead as there is room, and writes each word when its last beat has come.
 
     One beat a cycle, as long as the memory answers within 15 cycles and the scratchpad takes the words; 2 cycles between the requests
-    of two instructions; scratchpad rows as in :class:`Walk`. The first request leaves 4 cycles after the start was taken, a word is
-    written 3 cycles after its last beat came, and ``done`` is offered in the cycle after an instruction's last write. With a memory that
-    answers after L cycles (L = 1: in the next), an instruction of B beats is done B + L + 9 cycles after its start was taken.
+    of two instructions; scratchpad rows as in :class:`Walk`. The first request leaves 4 cycles after the start was taken, a word leaves
+    for its linear memory 3 cycles after its last beat came and for its scratchpad a cycle later, and ``done`` is offered in the cycle
+    after an instruction's last word left. With a memory that answers after L cycles (L = 1: in the next), an instruction of B beats is
+    done B + L + 9 cycles after its start was taken, B + L + 10 for a scratchpad.
 
     Parameters
     ----------
@@ -41,9 +42,7 @@ class LoadEngine(Component):
     memory : Out(MemoryReadSignature(config))
         The memory port.
     write : Out(stream.Signature(word_write_layout(config)))
-        Words for the scratchpads.
-    drained : In
-        The banks of the array and of the window scratchpad that the drain writes in the next cycle; no word is offered for one then.
+        Words for the scratchpads, from a register.
     linear_write : Out(LinearWriteSignature(config))
         Words for the linear memories.
     """
@@ -60,7 +59,6 @@ class LoadEngine(Component):
                 "region_end": In(32),
                 "memory": Out(MemoryReadSignature(config)),
                 "write": Out(stream.Signature(word_write_layout(config))),
-                "drained": In(data.ArrayLayout(unsigned(config.pixels), 2)),
                 "linear_write": Out(LinearWriteSignature(config)),
             }
         )
@@ -137,24 +135,31 @@ class LoadEngine(Component):
                         m.d.sync += last_number.eq(word_beats(config, space=space) - 1)
         word = Signal.like(self.linear_write.data, reset_less=True)
         word_valid = Signal()
-        go = Signal()
         written = Signal(_TARGET_LAYOUT, reset_less=True)
         taken = Signal()
         last_beat = Signal()
         beat = Signal(range(most_beats(config)))
-        is_linear = Signal()
+        is_linear = Signal(reset_less=True)
+        # A scratchpad's word waits in a relay until its bank is free; one for a linear memory waits until the relay is empty, so that
+        # words land in order.
+        leaving_layout = data.StructLayout({"end": unsigned(1), "word": word_write_layout(config)})
+        m.submodules.leaving = leaving = Relay(leaving_layout)
         m.d.comb += [
-            taken.eq(word_valid & go & (is_linear | self.write.ready)),
+            taken.eq(word_valid & Mux(is_linear, ~leaving.o.valid, leaving.i.ready)),
             last_beat.eq(beat == last_number),
             pop.eq(beats.o.valid & target_valid & (~word_valid | taken)),
             beats.o.ready.eq(pop),
             target_used.eq(pop & last_beat),
-            self.write.valid.eq(word_valid & ~is_linear & go),
-            self.write.p.space.eq(written.space),
-            self.write.p.bank.eq(written.bank),
-            self.write.p.addr.eq(written.addr[:ADDR_BITS]),
-            self.write.p.data.eq(word[len(word) - 8 * config.lanes :]),
-            self.linear_write.en.eq(word_valid & is_linear),
+            leaving.i.valid.eq(word_valid & ~is_linear),
+            leaving.i.p.end.eq(written.end),
+            leaving.i.p.word.space.eq(written.space),
+            leaving.i.p.word.bank.eq(written.bank),
+            leaving.i.p.word.addr.eq(written.addr[:ADDR_BITS]),
+            leaving.i.p.word.data.eq(word[len(word) - 8 * config.lanes :]),
+            self.write.valid.eq(leaving.o.valid),
+            self.write.payload.eq(leaving.o.p.word),
+            leaving.o.ready.eq(self.write.ready),
+            self.linear_write.en.eq(word_valid & is_linear & ~leaving.o.valid),
             self.linear_write.space.eq(written.space),
             self.linear_write.addr.eq(written.addr),
             self.linear_write.tap.eq(written.bank),
@@ -164,31 +169,25 @@ class LoadEngine(Component):
             m.d.sync += word_valid.eq(0)
         with m.If(pop):
             m.d.sync += [word.eq(Cat(word, beats.o.payload)[8 * config.memory_width :]), beat.eq(beat + 1)]
-            m.d.sync += [written.eq(target), is_linear.eq(_is_linear(target))]
+            m.d.sync += [written.eq(target), is_linear.eq(target.space >= Space.WEIGHT)]
             with m.If(last_beat):
                 m.d.sync += [word_valid.eq(1), beat.eq(0)]
 
-        # Whether the drain leaves the word's bank alone is known a cycle ahead: it would come too late to decide what moves.
-        m.d.sync += go.eq(Mux(pop, _is_linear(target) | self._free(target), is_linear | self._free(written)))
-
-        m.d.comb += ledger.landed.eq(taken & written.end)
-        # A range fault counts when every beat before it has been used; after a refusal what counts is that no beat is left.
-        with m.If(~word_valid & (reserved == 0)):
+        m.d.comb += ledger.landed.eq((self.write.valid & self.write.ready & leaving.o.p.end) | (self.linear_write.en & written.end))
+        # A range fault counts when every beat before it has been used; after a refusal what counts is that no beat is left. Neither
+        # changes any more once nothing is requested or nothing comes.
+        used = Signal()
+        drained = Signal()
+        left = Signal()
+        m.d.comb += left.eq(word_valid | leaving.o.valid)
+        m.d.sync += [used.eq(stopped & (reserved == 0) & ~left), drained.eq((refused != Fault.NONE) & beats.empty & ~left)]
+        with m.If(used):
             m.d.comb += ledger.failed.eq(fault)
-        with m.Elif(~word_valid & beats.empty):
+        with m.Elif(drained):
             m.d.comb += ledger.failed.eq(refused)
-        blocked = word_valid & ~taken
-        waiting = ~pop & ~blocked
+        held = Signal()
+        m.d.sync += held.eq(self.write.valid & ~self.write.ready)
+        blocked = ~pop & held
+        waiting = ~pop & ~held
         m.d.comb += ledger.events.eq(Cat(pop, waiting & (reserved != 0), blocked, waiting & (reserved == 0)))
         return m
-
-    def _free(self, target):
-        """Whether the drain leaves the word's bank alone in the next cycle."""
-        pixels = self._config.pixels
-        bank_bits = (pixels - 1).bit_length()
-        drained = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.drained for bank in range(1 << bank_bits)]
-        return ~Array(drained)[Cat(target.bank[:bank_bits], target.space[0])]
-
-
-def _is_linear(target):
-    return target.space >= Space.WEIGHT

@@ -38,8 +38,7 @@ class Scratchpad(Component):
     drain_write : In(BankWriteSignature(config))
         Always granted.
     depthwise_write, load_write : In(stream.Signature(word_write_layout(config)))
-        Share one path to the banks, depthwise first. A word of the depthwise engine is taken when the drain does not write that bank
-        in this cycle; the load engine offers its word only then.
+        Share one path to the banks, depthwise first. A word is taken when the drain does not write that bank in this cycle.
     """
 
     def __init__(self, config: Config, *, depth: int, space: Space) -> None:
@@ -71,15 +70,19 @@ class Scratchpad(Component):
         load_mine = Signal()
         write_valid = Signal()
         write = Signal(word_write_layout(self._config))
+
+        def drained(request):
+            return Array(self.drain_write.en)[request.p.bank]
+
         m.d.comb += [
             store_mine.eq(store.valid & (store.p.space == self._space)),
             depthwise_mine.eq(depthwise.valid & (depthwise.p.space == self._space)),
             load_mine.eq(load.valid & (load.p.space == self._space)),
             write_valid.eq(depthwise_mine | load_mine),
             write.eq(Mux(depthwise_mine, depthwise.payload, load.payload)),
-            store.ready.eq(store_mine & ~Array(self.drain_write.en)[store.p.bank] & ~(write_valid & (write.bank == store.p.bank))),
-            depthwise.ready.eq(depthwise_mine & ~Array(self.drain_write.en)[depthwise.p.bank]),
-            load.ready.eq(load_mine & ~depthwise_mine),
+            store.ready.eq(store_mine & ~drained(store) & ~(write_valid & (write.bank == store.p.bank))),
+            depthwise.ready.eq(depthwise_mine & ~drained(depthwise)),
+            load.ready.eq(load_mine & ~depthwise_mine & ~drained(load)),
         ]
 
         shape = unsigned(8 * self._config.lanes)

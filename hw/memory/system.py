@@ -130,15 +130,14 @@ class MemorySystem(Component):
         for space in (Space.ARRAY, Space.WINDOW):
             if space in spaces(config):
                 scratchpads[space] = Scratchpad(config, depth=depth(config, space=space), space=space)
-        # The drain's words wait a cycle, so that the load engine learns of them in time.
+        # The drain's words come from afar, and their enables decide who else may use a bank.
         drain_addr = Signal(BankWriteSignature(config).members["addr"].shape, reset_less=True)
         drain_data = Signal(BankWriteSignature(config).members["data"].shape, reset_less=True)
         m.d.sync += [drain_addr.eq(self.array_write.addr), drain_data.eq(self.array_write.data)]
         for space, scratchpad in scratchpads.items():
             m.submodules[f"{space.name.lower()}_scratchpad"] = scratchpad
             chosen = self.array_write_space if space == Space.WINDOW else ~self.array_write_space
-            m.d.comb += load.drained[space].eq(self.array_write.en & chosen)
-            m.d.sync += scratchpad.drain_write.en.eq(load.drained[space])
+            m.d.sync += scratchpad.drain_write.en.eq(self.array_write.en & chosen)
             m.d.comb += [
                 scratchpad.drain_write.addr.eq(drain_addr),
                 scratchpad.drain_write.data.eq(drain_data),
@@ -162,15 +161,12 @@ class MemorySystem(Component):
         connect(m, flipped(self.array_read), scratchpads[Space.ARRAY].engine_read)
         if config.depthwise:
             connect(m, flipped(self.depthwise_read), scratchpads[Space.WINDOW].engine_read)
-            waits = self.depthwise_write.valid & (self.depthwise_write.p.space == load.write.p.space)
-            m.d.comb += [
-                self.depthwise_write.ready.eq(_any(scratchpad.depthwise_write.ready for scratchpad in scratchpads.values())),
-                load.write.ready.eq(~waits),
-            ]
-        else:
-            m.d.comb += load.write.ready.eq(1)
+            m.d.comb += self.depthwise_write.ready.eq(_any(scratchpad.depthwise_write.ready for scratchpad in scratchpads.values()))
         # At most one scratchpad takes a transfer, the one that its payload names.
-        m.d.comb += store.read.ready.eq(_any(scratchpad.store_read.ready for scratchpad in scratchpads.values()))
+        m.d.comb += [
+            load.write.ready.eq(_any(scratchpad.load_write.ready for scratchpad in scratchpads.values())),
+            store.read.ready.eq(_any(scratchpad.store_read.ready for scratchpad in scratchpads.values())),
+        ]
         return m
 
 
