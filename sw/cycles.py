@@ -44,7 +44,7 @@ LOAD_LATENCY = 6
 """From the start to the last write, besides the beats and the memory's latency."""
 STORE_START = 2
 """Cycles between the reads of two STOREs."""
-STORE_LATENCY = 10
+STORE_LATENCY = 11
 """From the start to the last acknowledge, besides the beats and the memory's latency."""
 SYNC_LATENCY = 1
 """From start to end of a SYNC."""

@@ -134,6 +134,7 @@ def test_linear_memory_stores_the_useful_bits(config, space):
     async def drive(ctx):
         model = [[0] * 9 for _ in range(depth)]
         held = None
+        written = []
         for _ in range(600):
             write = dut.write
             named = rng.choice([space, space, rng.choice([s for s in spaces(config) if s >= Space.WEIGHT])])
@@ -158,12 +159,13 @@ def test_linear_memory_stores_the_useful_bits(config, space):
                     assert first.bias == (held[0] & 0xFFFFFFFF) - ((held[0] >> 31 & 1) << 32)
             if read_en:
                 held = model[read_addr][3 * row : 3 * row + 3] if by_rows else list(model[read_addr])
+            # What was written a cycle ago is at the memory now.
+            for place, index, value in written:
+                model[place][index] = value
+            written = []
             if en and named == space:
                 word = bits >> len(write.data) - 8 * size
-                if space == Space.RECORD:
-                    model[addr % depth][tap] = word
-                else:
-                    model[addr % depth][0] = stored_value(config, space, word)
+                written.append((addr % depth, tap, word) if space == Space.RECORD else (addr % depth, 0, stored_value(config, space, word)))
             await ctx.tick()
 
     simulate(dut, drive)

@@ -1,8 +1,9 @@
 """The store engine's words, collected from the banks of both scratchpads."""
 
-from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
@@ -10,8 +11,12 @@ from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.wide_mux import WideMux
 
 
+_NEIGHBOURS = 4
+"""Words among which the first step selects."""
+
+
 class Collector(Component):
-    """Selects the bank that was read for the store engine; latency 3 cycles from ``space`` and ``bank``.
+    """Selects the bank that was read for the store engine; latency 4 cycles from ``space`` and ``bank``.
 
     Parameters
     ----------
@@ -25,7 +30,7 @@ class Collector(Component):
     words : In
         What the banks of each scratchpad return, two cycles later.
     o : Out(8K)
-        The word, another cycle later.
+        The word, another two cycles later.
     """
 
     def __init__(self, config: Config) -> None:
@@ -41,18 +46,27 @@ class Collector(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """One multiplexer; the banks of each scratchpad fill a power of two of its inputs."""
+        """A multiplexer for every few neighbours, whose output is slow, and one behind them; banks fill a power of two of the inputs."""
         m = Module()
         pixels = self._config.pixels
         bank_bits = (pixels - 1).bit_length()
-        words = [scratchpad[min(bank, pixels - 1)] for scratchpad in self.words for bank in range(1 << bank_bits)]
-        select = Signal(range(len(words)), reset_less=True)
-        with_space = [*self.bank[:bank_bits], *([self.space] if self._config.depthwise else [])]
-        m.d.sync += select.eq(delayed(m, Cat(with_space), 1, name="chosen"))
-        if len(words) == 1:
-            m.d.comb += self.o.eq(delayed(m, words[0], 1, name="word"))
-            return m
-        m.submodules.mux = mux = WideMux(width=8 * self._config.lanes, count=len(words))
-        m.d.comb += [mux.sel.eq(select), *(port.eq(word) for port, word in zip(mux.inputs, words, strict=True))]
-        m.d.comb += self.o.eq(delayed(m, mux.o, 1, name="word"))
+        banks = [scratchpad[bank] if bank < pixels else None for scratchpad in self.words for bank in range(1 << bank_bits)]
+        select = delayed(m, Cat(self.bank[:bank_bits], self.space if self._config.depthwise else Cat()), 2, name="select")
+        near_bits = min(len(select), exact_log2(_NEIGHBOURS))
+        near = []
+        for first in range(0, len(banks), 1 << near_bits):
+            words = [word for word in banks[first : first + (1 << near_bits)] if word is not None]
+            if words:
+                near.append(delayed(m, self._choose(m, words, select[:near_bits], name=f"near_{first}"), 1, name=f"near_{first}"))
+            else:
+                near.append(near[-1])
+        m.d.comb += self.o.eq(delayed(m, self._choose(m, near, delayed(m, select[near_bits:], 1, name="far"), name="far"), 1, name="word"))
         return m
+
+    def _choose(self, m: Module, words: list, select: Value, *, name: str) -> Value:
+        """``words[select]``; the last one above their number."""
+        if len(words) == 1:
+            return words[0]
+        m.submodules[f"{name}_mux"] = mux = WideMux(width=8 * self._config.lanes, count=len(words))
+        m.d.comb += [mux.sel.eq(select), *(port.eq(word) for port, word in zip(mux.inputs, words, strict=True))]
+        return mux.o

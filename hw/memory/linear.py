@@ -1,6 +1,6 @@
 """The linear memories: weights, parameters, records, thresholds. LOAD writes them, the engines read them."""
 
-from amaranth.hdl import Cat, Module, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
@@ -52,9 +52,9 @@ class LinearMemory(Component):
     Members
     -------
     read : In(linear_read_signature(config, space=space))
-        Latency 1, data held until the next read. A read of a word in the cycle of its write may return anything.
+        Latency 1, data held until the next read. A read of a word in the cycle after its write may return anything.
     write : In(LinearWriteSignature(config))
-        Words that name another space are left alone; the low bits of ``addr`` count.
+        Words that name another space are left alone; the low bits of ``addr`` count. A word is in its memory 2 cycles later.
     """
 
     def __init__(self, config: Config, *, space: Space) -> None:
@@ -70,33 +70,40 @@ class LinearMemory(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """One memory, or one for each tap of a record."""
+        """One memory, or one for each tap of a record, behind registers of the words to write."""
         m = Module()
         config = self._config
         size = word_bytes(config, space=self._space)
-        word = self.write.data[len(self.write.data) - 8 * size :]
+        useful = self._useful(self.write.data[len(self.write.data) - 8 * size :])
         mine = self.write.en & (self.write.space == self._space)
+        word = Signal(len(useful), name="word_written", reset_less=True)
+        m.d.sync += word.eq(useful)
+
+        addr = Signal(len(self.read.addr), name="write_addr", reset_less=True)
+        m.d.sync += addr.eq(self._write_addr())
 
         if self._space == Space.RECORD:
             taps = config.depthwise_taps
             for index in range(taps):
                 memory = m.submodules[f"tap_{index}"] = self._memory(unsigned(8 * config.lanes))
-                mine_here = mine & table(self.write.tap, lambda tap, index=index: tap % taps == index)
-                self._connect(m, memory, self.read.data[index], en=mine_here, word=word)
+                en = Signal(name=f"write_en_{index}")
+                m.d.sync += en.eq(mine & table(self.write.tap, lambda tap, index=index: tap % taps == index))
+                self._connect(m, memory, self.read.data[index], en=en, addr=addr, word=word)
             return m
 
-        useful = self._useful(word)
+        en = Signal(name="write_en")
+        m.d.sync += en.eq(mine)
         if fpga_family(platform) == "ecp5":
             # Yosys would stack shallow blocks and select among their outputs; blocks as deep as the memory need no logic.
             read_data = Value.cast(self.read.data)
-            width = _ECP5_WIDTHS.get(self._depth, len(useful))
-            for low in range(0, len(useful), width):
-                part = useful[low : low + width]
+            width = _ECP5_WIDTHS.get(self._depth, len(word))
+            for low in range(0, len(word), width):
+                part = word[low : low + width]
                 memory = m.submodules[f"memory_{low}"] = self._memory(unsigned(len(part)))
-                self._connect(m, memory, read_data[low : low + width], en=mine, word=part)
+                self._connect(m, memory, read_data[low : low + width], en=en, addr=addr, word=part)
             return m
         memory = m.submodules.memory = self._memory(self._shape)
-        self._connect(m, memory, self.read.data, en=mine, word=useful)
+        self._connect(m, memory, self.read.data, en=en, addr=addr, word=word)
         return m
 
     def _memory(self, shape) -> Memory:
@@ -120,12 +127,12 @@ class LinearMemory(Component):
             return Cat(table(self.write.tap, lambda tap: tap // config.depthwise_taps, width=RECORD_ROW_BITS), self.write.addr)
         return self.write.addr
 
-    def _connect(self, m: Module, memory: Memory, read_data, *, en, word) -> None:
+    def _connect(self, m: Module, memory: Memory, read_data, *, en, addr, word) -> None:
         word_read = block_read(m, memory, en=self.read.en, addr=self.read.addr, name="word")
         write_port = memory.write_port()
         m.d.comb += [
             Value.cast(read_data).eq(Value.cast(word_read)),
             write_port.en.eq(en),
-            write_port.addr.eq(self._write_addr()),
+            write_port.addr.eq(addr),
             Value.cast(write_port.data).eq(word),
         ]

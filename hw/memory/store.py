@@ -18,7 +18,7 @@ from tercel.hw.up_down import up_down
 ROOM = 32
 """Beats between the scratchpad and the memory port."""
 
-READ_LATENCY = 3
+READ_LATENCY = 4
 """Cycles from a taken scratchpad read to its word."""
 
 
@@ -26,9 +26,9 @@ class StoreEngine(Component):
     """Reads words whenever the scratchpad lets it, and writes their beats.
 
     One beat a cycle while the memory port and the scratchpad allow; 2 cycles between the reads of two instructions, hidden while beats
-    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 10 cycles after the start was taken. ``done`` is offered in
+    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 11 cycles after the start was taken. ``done`` is offered in
     the cycle after the answer to an instruction's last beat. With a memory that answers after L cycles (L = 1: in the next), an
-    instruction of B beats is done B + L + 12 cycles after its start was taken.
+    instruction of B beats is done B + L + 13 cycles after its start was taken.
 
     Parameters
     ----------
