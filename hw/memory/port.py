@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import MemoryReadSignature, MemoryWriteSignature, WishboneSignature, beat_addr_bits
+from tercel.hw.memory.queue import Relay
 from tercel.hw.up_down import up_down
 
 OUTSTANDING_MAX = 16
@@ -27,7 +28,7 @@ class MemoryPort(Component):
 
     A turn ends early when only the other one asks. A beat is on the bus in the cycle after its grant, and its answer reaches the client
     in the cycle after ``ack`` or ``err`` (``err`` wins over ``ack``). One beat a cycle while the memory answers within 15 cycles. ``cyc``
-    is high while anything is outstanding; ``stall`` reaches the clients' ``ready`` in the same cycle. An answer with nothing outstanding
+    is high while anything is outstanding; after a ``stall`` the clients may be granted one more beat. An answer with nothing outstanding
     is ignored. When nothing has been answered for ``timeout_cycles`` though something is outstanding, ``cyc`` falls for good and every
     transfer, old or new, is answered with ``err`` and ``timeout``.
 
@@ -67,13 +68,15 @@ class MemoryPort(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Arbiter, bus register, owners of the outstanding transfers, answer register, watchdog."""
+        """Arbiter, relay to the bus, owners of the outstanding transfers, answer register, watchdog."""
         m = Module()
         bus = self.bus
         dead = Signal()
 
-        # Arbiter and bus register. A dead port moves its register along as if the memory took everything.
-        busy = Signal()
+        # Arbiter and relay to the bus. A dead port moves its beats along as if the memory took everything.
+        beat_layout = data.StructLayout({"adr": bus.adr.shape(), "dat_w": bus.dat_w.shape(), "we": unsigned(1)})
+        m.submodules.beats = beats = Relay(beat_layout)
+        active = Signal()
         outstanding = Signal(range(OUTSTANDING_MAX + 1))
         room = Signal()
         grant = Signal()
@@ -82,29 +85,25 @@ class MemoryPort(Component):
         store_wins = Signal()
         read_adr = Mux(self.fetch.request.valid, self.fetch.request.payload, self.load.request.payload)
         m.d.comb += [
-            room.eq((~busy | ~bus.stall | dead) & ~outstanding[OUTSTANDING_MAX.bit_length() - 1]),
+            room.eq(beats.i.ready & ~outstanding[OUTSTANDING_MAX.bit_length() - 1]),
             store_wins.eq(self.store.request.valid & (store_turn | ~self.load.request.valid)),
             self.fetch.request.ready.eq(room),
             self.load.request.ready.eq(room & ~self.fetch.request.valid & ~store_wins),
             self.store.request.ready.eq(room & ~self.fetch.request.valid & store_wins),
             client.eq(Mux(self.fetch.request.valid, FETCH, Mux(store_wins, STORE, LOAD))),
             grant.eq(room & (self.fetch.request.valid | self.load.request.valid | self.store.request.valid)),
-            bus.stb.eq(busy & ~dead),
-            bus.cyc.eq((outstanding != 0) & ~dead),
+            beats.i.valid.eq(grant),
+            beats.i.p.adr.eq(Mux(client == STORE, self.store.request.p.addr, read_adr)),
+            beats.i.p.dat_w.eq(self.store.request.p.data),
+            beats.i.p.we.eq(client == STORE),
+            beats.o.ready.eq(~bus.stall | dead),
+            bus.stb.eq(beats.o.valid & ~dead),
+            bus.cyc.eq(active & ~dead),
+            bus.adr.eq(beats.o.p.adr),
+            bus.dat_w.eq(beats.o.p.dat_w),
+            bus.we.eq(beats.o.p.we),
             bus.sel.eq(~0),
         ]
-        with m.If(~bus.stall | dead):
-            m.d.sync += busy.eq(0)
-        with m.If(grant):
-            m.d.sync += busy.eq(1)
-        adr, dat_w = Signal(bus.adr.shape(), reset_less=True), Signal(bus.dat_w.shape(), reset_less=True)
-        m.d.comb += [bus.adr.eq(adr), bus.dat_w.eq(dat_w)]
-        with m.If(room):
-            m.d.sync += [
-                adr.eq(Mux(client == STORE, self.store.request.p.addr, read_adr)),
-                dat_w.eq(self.store.request.p.data),
-                bus.we.eq(client == STORE),
-            ]
         more = Signal(range(TURN_BEATS), init=TURN_BEATS - 1)
         with m.If(grant & (client != FETCH)):
             with m.If((client == STORE) != store_turn):
@@ -124,13 +123,18 @@ class MemoryPort(Component):
             owner_write.en.eq(grant),
             owner_write.data.client.eq(client),
             owner_write.data.last.eq(self.store.request.p.last),
-            answered.eq((outstanding != 0) & (bus.ack | bus.err | dead)),
+            answered.eq(active & (bus.ack | bus.err | dead)),
         ]
         with m.If(grant):
             m.d.sync += owner_write.addr.eq(owner_write.addr + 1)
         with m.If(answered):
             m.d.sync += owner_read.addr.eq(owner_read.addr + 1)
         up_down(m, outstanding, up=grant, down=answered)
+        # Whether anything is outstanding, for the memory far away.
+        with m.If(grant):
+            m.d.sync += active.eq(1)
+        with m.Elif(answered & (outstanding == 1)):
+            m.d.sync += active.eq(0)
 
         # Answer register, shared by the clients but for ``valid``.
         dat_r = Signal.like(bus.dat_r, reset_less=True)
@@ -145,14 +149,14 @@ class MemoryPort(Component):
             self.fetch.data.eq(dat_r),
             self.load.data.eq(dat_r),
             self.store.last.eq(last),
-            self.idle.eq(outstanding == 0),
+            self.idle.eq(~active),
             self.read.eq(self.fetch.valid | self.load.valid),
             self.written.eq(self.store.valid),
         ]
 
         waited = Signal(range(self._timeout_cycles))
         m.d.sync += waited.eq(waited + 1)
-        with m.If(answered | (outstanding == 0)):
+        with m.If(answered | ~active):
             m.d.sync += waited.eq(0)
         with m.Elif(waited == self._timeout_cycles - 1):
             m.d.sync += dead.eq(1)
