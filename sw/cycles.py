@@ -36,7 +36,7 @@ DEPTHWISE_ROWS_RESTS = 2
 """Cycles there between a window and the next operation; in MAX mode, which does not multiply, 1 after each output."""
 DEPTHWISE_KERNEL_ROW_CYCLES = 2
 """Cycles that the walk over the rows takes for a kernel row; it runs an output row ahead."""
-DEPTHWISE_LATENCY = 4
+DEPTHWISE_LATENCY = 5
 """From the end of the pipeline to the last write."""
 LOAD_START = 2
 """Cycles between the requests of two LOADs."""

@@ -98,7 +98,6 @@ class DepthwiseEngine(wiring.Component):
             intake.walked.eq(rows.finished),
             loops.begin.eq(intake.begin),
             place.begin.eq(intake.begin),
-            place.may_finish.eq(intake.may_finish),
             intake.finished.eq(place.finished),
             # Rows and room.
             rows.slot.eq(fetch.slot),

@@ -12,9 +12,10 @@ class Intake(wiring.Component):
     """Holds the instructions that the other blocks work on.
 
     An instruction that is offered becomes ``ahead`` (with ``walk`` in its first cycle) while the one before is still ``current``; it is
-    taken and becomes current, a cycle before ``begin``, when that has ``finished``; it stays ``ahead`` until ``walked``. The last word of
-    ``current`` may be accepted in the cycle after one with ``may_finish``.
-    A fault (``range_fault``) is held, with the index of the current instruction. ``busy``: there is an instruction.
+    taken and becomes current, a cycle before ``begin``, when that has ``finished``; it stays ``ahead`` until ``walked``. ``done`` comes a
+    cycle after ``finished``.
+    A fault (``range_fault``) is held, with the index of the current instruction. ``busy``: there is an
+    instruction whose words have not all landed.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,6 @@ class Intake(wiring.Component):
                 "current": Out(INSTRUCTION),
                 "begin": Out(1),
                 "finished": In(1),
-                "may_finish": Out(1),
                 "range_fault": In(1),
                 "fault": Out(1),
                 "fault_index": Out(16),
@@ -44,10 +44,12 @@ class Intake(wiring.Component):
         ahead, current = (Signal(INSTRUCTION, name=name, reset_less=True) for name in ("ahead", "current"))
         current_index = Signal(16, reset_less=True)
         done = Signal(DONE_LAYOUT, reset_less=True)
+        # Finished, while the instruction before waits to be done.
+        finished, ending = Signal(), Signal()
         m.d.comb += [
-            self.start.ready.eq(waiting & ~computing),
-            self.busy.eq(walking | waiting | computing | self.done.valid),
-            self.may_finish.eq(~self.done.valid | self.done.ready),
+            ending.eq((self.finished | finished) & ~self.done.valid),
+            self.start.ready.eq(waiting & (~computing | ending)),
+            self.busy.eq(walking | waiting | computing),
             self.fault_index.eq(current_index),
             self.ahead.eq(ahead),
             self.current.eq(current),
@@ -67,7 +69,11 @@ class Intake(wiring.Component):
         with m.If(self.done.ready):
             m.d.sync += self.done.valid.eq(0)
         with m.If(self.finished):
-            m.d.sync += [computing.eq(0), self.done.valid.eq(1), done.index.eq(current_index), done.post.eq(current.post)]
+            m.d.sync += finished.eq(1)
+        with m.If(ending):
+            m.d.sync += [finished.eq(0), computing.eq(0), self.done.valid.eq(1)]
+        with m.If(~self.done.valid):
+            m.d.sync += [done.index.eq(current_index), done.post.eq(current.post)]
         with m.If(self.start.ready):
             m.d.sync += [waiting.eq(0), computing.eq(1), planned.eq(1)]
             m.d.sync += [current.eq(offered), current_index.eq(self.start.payload.index)]

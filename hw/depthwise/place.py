@@ -1,7 +1,7 @@
 """Where output words go: results wait here for the scratchpad's write port and get their addresses."""
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -9,9 +9,9 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
-from tercel.hw.interfaces import word_write_layout
+from tercel.hw.interfaces import BANK_BITS, word_write_layout
 from tercel.hw.isa import ADDR_BITS, Mode
-from tercel.hw.memory.queue import Queue
+from tercel.hw.memory.queue import Queue, Relay
 from tercel.hw.mux_add import MuxAdd
 
 
@@ -19,8 +19,9 @@ class Placement(wiring.Component):
     """A queue of ``depth`` words and the walk over their places.
 
     ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come with ``credit``.
-    ``begin`` starts an instruction, whose fields hold until ``finished``, the cycle in which its last word is accepted; that waits
-    for a cycle after one with ``may_finish``. A word past its scratchpad is not offered: ``range_fault`` instead, for good.
+    ``begin`` starts an instruction, whose fields hold until ``finished``, the cycle after the one in which its last word is accepted.
+    A word past its scratchpad is not offered: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the relay's registers
+    and ``finished``.
     """
 
     def __init__(self, config: Config, *, depth: int) -> None:
@@ -30,7 +31,6 @@ class Placement(wiring.Component):
             {
                 "instruction": In(INSTRUCTION),
                 "begin": In(1),
-                "may_finish": In(1),
                 "finished": Out(1),
                 "credit": Out(1, init=1),
                 "claim": In(1),
@@ -46,9 +46,10 @@ class Placement(wiring.Component):
         m = Module()
         config, i = self._config, self.instruction
         m.submodules.queue = queue = Queue(8 * config.lanes, depth=self._depth)
-        # The credit is a register, a cycle old: one word of room is kept back for it.
+        # The words that come and go are counted a cycle late, and the credit is a register: two words of room are kept back for that.
         free = Signal(range(self._depth + 1), init=self._depth)
-        m.d.sync += [free.eq(free + queue.o.ready - self.claim), self.credit.eq(free > 1)]
+        accept, left, claimed = Signal(), Signal(), Signal()
+        m.d.sync += [left.eq(accept), claimed.eq(self.claim), free.eq(free + left - claimed), self.credit.eq(free > 2)]
         m.d.comb += [queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
 
         vector = i.mode == Mode.MATRIX_VECTOR
@@ -85,20 +86,28 @@ class Placement(wiring.Component):
             place.addr[exact_log2(config.window_depth) :].any(),
             place.addr[exact_log2(config.array_depth) :].any(),
         )
-        last = xs.end & rows.end & groups.end
-        # The word on offer.
-        offered, offered_over, offered_last = Signal(), Signal(), Signal()
-        word = Signal(self.write.payload.shape(), reset_less=True)
-        m.d.comb += self.write.payload.eq(word)
-        accept = Signal()
+        layout = data.StructLayout({"bank": BANK_BITS, "addr": ADDR_BITS, "data": 8 * config.lanes, "last": 1})
+        m.submodules.relay = relay = Relay(layout)
         m.d.comb += [
-            self.range_fault.eq(offered & offered_over),
-            self.finished.eq(self.write.valid & self.write.ready & offered_last),
-            accept.eq(running & queue.o.valid & (~xs.end | ready) & (~offered | (self.write.valid & self.write.ready))),
+            relay.i.p.bank.eq(place.bank),
+            relay.i.p.addr.eq(place.addr),
+            relay.i.p.data.eq(queue.o.payload),
+            relay.i.p.last.eq(xs.end & rows.end & groups.end),
+            relay.i.valid.eq(running & queue.o.valid & (~xs.end | ready) & ~over),
+            accept.eq(relay.i.valid & relay.i.ready),
             queue.o.ready.eq(accept),
             xs.step.eq(accept),
             rows.step.eq(accept & xs.end),
             groups.step.eq(accept & xs.end & rows.end),
+            self.write.valid.eq(relay.o.valid),
+            self.write.p.bank.eq(relay.o.p.bank),
+            self.write.p.addr.eq(relay.o.p.addr),
+            self.write.p.data.eq(relay.o.p.data),
+            relay.o.ready.eq(self.write.ready),
+        ]
+        m.d.sync += [
+            self.finished.eq(relay.o.valid & relay.o.ready & relay.o.p.last),
+            self.range_fault.eq(running & queue.o.valid & over),
         ]
         m.submodules.line = line = MuxAdd(ADDR_BITS)
         m.d.comb += [
@@ -107,22 +116,11 @@ class Placement(wiring.Component):
             line.d.eq(start.addr),
             line.sel.eq(rows.end),
         ]
-        # A copy near the write port, where much waits for it.
-        m.d.sync += word.space.eq(i.out_space)
-        with m.If(offered & ~offered_over & self.may_finish):
-            m.d.sync += self.write.valid.eq(1)
-        with m.If(self.write.valid & self.write.ready):
-            m.d.sync += [offered.eq(0), self.write.valid.eq(0)]
+        # A copy near the write port, where much waits for it. It is the same for all words in the relay.
+        space = Signal(reset_less=True)
+        m.d.sync += space.eq(i.out_space)
+        m.d.comb += self.write.p.space.eq(space)
         with m.If(accept):
-            m.d.sync += [
-                offered.eq(1),
-                self.write.valid.eq(~over & (~last | self.may_finish)),
-                offered_over.eq(over),
-                offered_last.eq(last),
-                word.bank.eq(place.bank),
-                word.addr.eq(place.addr),
-                word.data.eq(queue.o.payload),
-            ]
             with m.If(place.bank == config.pixels - 1):
                 m.d.sync += [place.bank.eq(0), place.addr.eq(place.addr + i.out_pixel)]
             with m.Else():
