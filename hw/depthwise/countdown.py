@@ -31,11 +31,13 @@ class Countdown(Component):
     def elaborate(self, platform) -> Module:
         """Rounds that are left, and what the next number of them says."""
         m = Module()
-        left = Signal(self.width)
+        left = Signal(self.width, reset_less=True)
+        first, soon, end = (Signal(name=name, reset_less=True) for name in ("is_first", "is_soon", "is_end"))
+        m.d.comb += [self.first.eq(first), self.soon.eq(soon), self.end.eq(end)]
         # The step comes late in a cycle: it enables, and chooses nothing.
         with m.If(self.start | self.step):
-            with m.If(self.start | self.end):
-                m.d.sync += [left.eq(self.last), self.first.eq(1), self.soon.eq(self.last == 1), self.end.eq(self.last == 0)]
+            with m.If(self.start | end):
+                m.d.sync += [left.eq(self.last), first.eq(1), soon.eq(self.last == 1), end.eq(self.last == 0)]
             with m.Else():
-                m.d.sync += [left.eq(left - 1), self.first.eq(0), self.soon.eq(left == 2), self.end.eq(left == 1)]
+                m.d.sync += [left.eq(left - 1), first.eq(0), soon.eq(left == 2), end.eq(left == 1)]
         return m

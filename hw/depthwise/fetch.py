@@ -77,7 +77,7 @@ class WindowFetch(wiring.Component):
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
         pixels = config.pixels
-        advance = Signal(init=1)
+        advance = Signal(init=1, reset_less=True)
         m.d.comb += self.column.ready.eq(advance)
 
         # Cycle 0 -> 1.
@@ -91,7 +91,7 @@ class WindowFetch(wiring.Component):
         ]
 
         # 1 -> 2: the row pointers, and the place of column B, relative to them.
-        valid_2, op_2, row_2 = Signal(), Signal.like(op_1, name="op_2"), Signal.like(self.row, reset_less=True)
+        valid_2, op_2, row_2 = Signal(reset_less=True), Signal.like(op_1, name="op_2"), Signal.like(self.row, reset_less=True)
         place_b, number_b = Signal(POINTER, reset_less=True), Signal(signed(16), reset_less=True)
         m.submodules.next = following = PointerAdd(config)
         m.d.comb += [following.a.eq(op_1.place), following.b.eq(plan.step), following.pixel.eq(i.in_pixel)]
@@ -102,11 +102,11 @@ class WindowFetch(wiring.Component):
                 m.d.sync += [place_b.eq(following.o), number_b.eq(op_1.column + i.dilation_x)]
 
         # 2 -> 3: the banks, whether each word is read, and both addresses a row pointer may lead to.
-        valid_3, op_3 = Signal(), Signal.like(op_1, name="op_3")
+        valid_3, op_3 = Signal(reset_less=True), Signal.like(op_1, name="op_3")
         addr_a3, addr_b3 = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS, reset_less=True)
         row_low, row_high = (Signal(data.ArrayLayout(ADDR_BITS, 3), name=name, reset_less=True) for name in ("row_low", "row_high"))
         bank_3, carry_3 = Signal(data.ArrayLayout(range(pixels), WORDS), reset_less=True), Signal(WORDS, reset_less=True)
-        want_3 = Signal(WORDS)
+        want_3 = Signal(WORDS, reset_less=True)
 
         def inside(number) -> Signal:
             return plan.vector | (number >= 0) & (number < i.in_width)
@@ -126,10 +126,10 @@ class WindowFetch(wiring.Component):
                     ]
 
         # 3 -> 4: addresses, and which words need the same bank.
-        valid_4, op_4 = Signal(), Signal.like(op_1, name="op_4")
+        valid_4, op_4 = Signal(reset_less=True), Signal.like(op_1, name="op_4")
         bank_4, addr_4 = Signal.like(bank_3, name="bank_4"), Signal(data.ArrayLayout(ADDR_BITS, WORDS), reset_less=True)
-        want_4 = Signal(WORDS)
-        pairs_4 = Signal(len(PAIRS))
+        want_4 = Signal(WORDS, reset_less=True)
+        pairs_4 = Signal(len(PAIRS), reset_less=True)
         with m.If(advance):
             m.d.sync += [valid_4.eq(valid_3), op_4.eq(op_3), bank_4.eq(bank_3), want_4.eq(want_3)]
             m.d.sync += pairs_4.eq(Cat(want_3[low] & want_3[high] & (bank_3[low] == bank_3[high]) for low, high in PAIRS))
@@ -147,8 +147,9 @@ class WindowFetch(wiring.Component):
         # 4 -> 5: grant. Of the words that wait, those without a partner of lower number. Whether the operation will be done with that is
         # known a cycle before: advance, which enables all the stages above, is a register.
         op_5, bank_5, addr_5 = Signal.like(op_1, name="op_5"), Signal.like(bank_3, name="bank_5"), Signal.like(addr_4, name="addr_5")
-        want_5 = Signal(WORDS)
-        pairs_5, valid_5, over, head = Signal(len(PAIRS)), Signal(), Signal(), Signal()
+        want_5 = Signal(WORDS, reset_less=True)
+        pairs_5 = Signal(len(PAIRS), reset_less=True)
+        valid_5, over, head = (Signal(name=name, reset_less=True) for name in ("valid_5", "over", "head"))
         depth_bits = exact_log2(config.window_depth)
         later = Signal(len(PAIRS))
         blocked, grant = Signal(WORDS), Signal(WORDS)

@@ -69,7 +69,7 @@ class Loops(wiring.Component):
             loops.append(loop)
         groups, rows, xs, blocks, inners = loops
         # Its last value is known a cycle before.
-        phase, phase_end = Signal(2), Signal()
+        phase, phase_end = Signal(2), Signal(reset_less=True)
         # Kept, so that synthesis does not put them behind ``step``, which comes late.
         unit_end, line_end, plane_end = (Signal(name=name, attrs={"keep": 1}) for name in ("unit_end", "line_end", "plane_end"))
         m.d.comb += [
@@ -81,7 +81,7 @@ class Loops(wiring.Component):
         # The operation.
         columns = Mux(inners.end | plan.maximum, plan.columns_last, 7)
         # Whether the operation has two columns, and the step to the next one's, are ready when it begins.
-        two, next_two, delta = Signal(), Signal(), Signal(POINTER)
+        two, next_two, delta = Signal(reset_less=True), Signal(), Signal(POINTER, reset_less=True)
         with m.If(self.begin | line_end | (phase_end & ~plan.slide)):
             m.d.comb += next_two.eq(plan.pairs)
         with m.Elif(phase_end):
@@ -106,9 +106,10 @@ class Loops(wiring.Component):
         with m.Else():
             m.d.comb += [o.need_a.eq(1), o.need_b.eq(Mux(phase == 0, columns[1], columns[2]))]
 
-        place, number = Signal(POINTER), Signal(signed(16))
-        record, record_base, parameter = (Signal(len(o.taps.record), name=name) for name in ("record", "record_base", "parameter"))
-        group, block, slot = Signal(10), Signal(3), Signal()
+        place, number = Signal(POINTER, reset_less=True), Signal(signed(16), reset_less=True)
+        names = ("record", "record_base", "parameter")
+        record, record_base, parameter = (Signal(len(o.taps.record), name=name, reset_less=True) for name in names)
+        group, block, slot = Signal(10, reset_less=True), Signal(3), Signal()
         m.d.comb += [
             o.two.eq(two),
             o.place.eq(place),
@@ -150,7 +151,7 @@ class Loops(wiring.Component):
                 m.d.sync += [self.busy.eq(~plan.maximum | unit_end), once_more.eq(~plan.maximum)]
 
         # Column pointers, relative to the row: of the next column, and of the output's first.
-        x_place, x_number = Signal(POINTER), Signal(signed(16))
+        x_place, x_number = Signal(POINTER, reset_less=True), Signal(signed(16), reset_less=True)
         m.submodules.column = column = PointerAdd(self._config)
         m.submodules.across = across = PointerAdd(self._config)
         m.d.comb += [

@@ -9,6 +9,7 @@ from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.window import window_layout
+from tercel.hw.local_register import local
 
 
 class Maximum(wiring.Component):
@@ -49,8 +50,6 @@ class Maximum(wiring.Component):
             ]
             with m.If(taps.compute & (taps.first | (column > running))):
                 m.d.sync += running.eq(column)
-            with m.If(~self.plan.maximum):
-                m.d.sync += largest[lane].eq(0)
-            with m.Else():
-                m.d.sync += largest[lane].eq(Mux(running == -256, self.instruction.z_in, running))
+            maximum = local(m, self.plan.maximum, name=f"maximum_{lane}")
+            m.d.sync += largest[lane].eq(Mux(maximum, Mux(running == -256, self.instruction.z_in, running), 0))
         return m

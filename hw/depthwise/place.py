@@ -48,7 +48,7 @@ class Placement(wiring.Component):
         m.submodules.queue = queue = Queue(8 * config.lanes, depth=self._depth)
         # The words that come and go are counted a cycle late, and the credit is a register: two words of room are kept back for that.
         free = Signal(range(self._depth + 1), init=self._depth)
-        accept, left, claimed = Signal(), Signal(), Signal()
+        accept, left, claimed = Signal(), Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [left.eq(accept), claimed.eq(self.claim), free.eq(free + left - claimed), self.credit.eq(free > 2)]
         m.d.comb += [queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
 
@@ -69,7 +69,7 @@ class Placement(wiring.Component):
 
         # The next row's pointer takes two cycles, beside the words.
         summed_place, next_place = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True)
-        fresh, summed, ready = Signal(), Signal(), Signal()
+        fresh, summed, ready = (Signal(name=name, reset_less=True) for name in ("fresh", "summed", "ready"))
         m.submodules.down = down = PointerAdd(config)
         m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.addr.eq(i.out_row_addr), down.pixel.eq(i.out_pixel)]
         m.d.sync += [

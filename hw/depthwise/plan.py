@@ -1,6 +1,6 @@
 """Numbers that stay the same during an instruction, derived once from its fields."""
 
-from amaranth.hdl import Array, Const, Module, Mux, signed
+from amaranth.hdl import Array, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -52,7 +52,8 @@ class Plan(wiring.Component):
         """All derivations side by side, registered."""
         m = Module()
         pixels = self._config.pixels
-        i, plan = self.instruction, self.plan
+        i, plan = self.instruction, Signal(PLAN_LAYOUT, reset_less=True)
+        m.d.comb += self.plan.eq(plan)
         maximum = i.mode == Mode.MAX
         vector = i.mode == Mode.MATRIX_VECTOR
         thirds = Array(Const(k // 3, 3) for k in range(16))

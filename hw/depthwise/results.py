@@ -9,7 +9,9 @@ from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.taps import taps_latency
+from tercel.hw.depthwise.weights import LANES_CLEARED
 from tercel.hw.interfaces import LinearReadSignature, parameter_word
+from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_TAPS
 from tercel.hw.requantize import LATENCY, Requantizer
 from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of
@@ -51,18 +53,24 @@ class Results(wiring.Component):
         wanted = taps.compute & taps.last
         m.d.comb += [self.parameter.en.eq(wanted), self.parameter.addr.eq(taps.parameter)]
         parameters = Signal(parameter_word(config, config.lanes), reset_less=True)
-        with m.If(plan.maximum):
-            m.d.sync += parameters.eq(0)
-            if config.per_channel_multiplier:
-                m.d.sync += [parameters[lane].multiplier.eq(2) for lane in range(config.lanes)]
-        with m.Else():
-            m.d.sync += parameters.eq(self.parameter.data)
+        for first in range(0, config.lanes, LANES_CLEARED):
+            maximum = local(m, plan.maximum, name=f"maximum_{first}")
+            for lane in range(first, min(first + LANES_CLEARED, config.lanes)):
+                with m.If(maximum):
+                    m.d.sync += parameters[lane].eq(0)
+                    if config.per_channel_multiplier:
+                        m.d.sync += parameters[lane].multiplier.eq(2)
+                with m.Else():
+                    m.d.sync += parameters[lane].eq(self.parameter.data[lane])
         clamp = Signal(CLAMP_LAYOUT, reset_less=True)
         m.d.sync += clamp.eq(clamp_of(z_out=plan.z_out, lo=i.lo, hi=i.hi))
         # The second turn's lanes wait a cycle, as their sums are gone by then.
-        second_sums = self.sums_valid if turns == 1 else delayed(m, self.sums_valid, 1, name="second", reset_less=False)
+        second_sums = self.sums_valid if turns == 1 else delayed(m, self.sums_valid, 1, name="second")
         codes = []
         count = config.lanes // turns
+        # What holds for an instruction, in registers beside each pair of requantizers.
+        scale = Cat(plan.shift, plan.multiplier[: config.multiplier_bits])
+        scales = [local(m, scale, name=f"scale_{pair}") for pair in range(-(-count // 2))]
         for lane in range(count):
             entry, acc = parameters[lane], self.sums[lane]
             if turns > 1:
@@ -71,8 +79,8 @@ class Results(wiring.Component):
                 acc = Mux(second_sums, delayed(m, self.sums[count + lane], 1, name=f"waiting_{lane}"), acc)
             m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config)
             e = Signal(6, name=f"e_{lane}", reset_less=True)
-            m.d.sync += e.eq(plan.shift + entry.shift)
-            multiplier = plan.multiplier[: config.multiplier_bits]
+            shift, multiplier = scales[lane // 2][: len(plan.shift)], scales[lane // 2][len(plan.shift) :]
+            m.d.sync += e.eq(shift + entry.shift)
             if config.per_channel_multiplier:
                 multiplier = delayed(m, entry.multiplier, 1, name=f"multiplier_{lane}")
             m.d.comb += [
@@ -86,6 +94,6 @@ class Results(wiring.Component):
         word = codes if turns == 1 else [*(delayed(m, code, 1, name=f"first_{lane}") for lane, code in enumerate(codes)), *codes]
         m.d.comb += [
             self.word.eq(Cat(word)),
-            self.word_valid.eq(delayed(m, second_sums, LATENCY, name="word_valid", reset_less=False)),
+            self.word_valid.eq(delayed(m, second_sums, LATENCY, name="word_valid")),
         ]
         return m

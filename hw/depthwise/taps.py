@@ -1,6 +1,6 @@
 """Products of the taps, their sum, and the sum over the windows of a word."""
 
-from amaranth.hdl import Array, Module, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,6 +11,7 @@ from tercel.hw.depthwise.maximum import Maximum
 from tercel.hw.depthwise.plan import PLAN_LAYOUT
 from tercel.hw.depthwise.weights import weights_layout
 from tercel.hw.depthwise.window import window_layout
+from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_TAPS
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.product import Product
@@ -63,10 +64,11 @@ class Taps(wiring.Component):
             m.d.comb += control.eq(self.taps)
             with m.If(self.plan.maximum):
                 m.d.comb += [control.eq(late), control.first.eq(1)]
-            control = delayed(m, control, taps_latency(self._config) - 1, name="control")
-            m.d.sync += self.valid.eq(control.compute & control.last)
+            control = delayed(m, control, taps_latency(self._config) - 2, name="control")
+            valid = delayed(m, control.compute & control.last, 1, name="valid")
+            m.d.sync += self.valid.eq(valid)
             for lane in range(self._config.lanes):
-                self._at_once(m, lane, control)
+                self._at_once(m, lane, Cat(control.compute, control.first))
         else:
             row = Signal(2)
             m.d.comb += row.eq(row_of_window(m, self.taps.compute))
@@ -86,10 +88,10 @@ class Taps(wiring.Component):
         total = Signal(signed(22), name=f"total_{lane}", reset_less=True)
         m.d.comb += [adder.a.eq(thirds[0] + thirds[1]), adder.c.eq(thirds[2])]
         m.d.sync += total.eq(adder.o)
-        self._accumulate(m, lane, total, step=control.compute, first=control.first)
+        self._accumulate(m, lane, total, control)
 
-    def _row_control(self, m: Module, late) -> data.View:
-        """``step`` and ``first`` for the accumulators; drives ``valid``."""
+    def _row_control(self, m: Module, late) -> Value:
+        """Step and first for the accumulators, in the cycle before; drives ``valid``."""
         layout = data.StructLayout({"step": 1, "first": 1, "end": 1})
         control, last = Signal(layout), Signal(reset_less=True)
         middle = delayed(m, self.taps.compute & ~self.plan.maximum, 1, name="middle")
@@ -103,9 +105,9 @@ class Taps(wiring.Component):
         ]
         with m.If(self.plan.maximum):
             m.d.comb += [control.step.eq(late.compute), control.first.eq(1), control.end.eq(late.compute & late.last)]
-        control = delayed(m, control, Product.LATENCY + 1, name="control")
-        m.d.sync += self.valid.eq(control.end)
-        return control
+        control = delayed(m, control, Product.LATENCY, name="control")
+        m.d.sync += self.valid.eq(delayed(m, control.end, 1, name="end"))
+        return Cat(control.step, control.first)
 
     def _by_row(self, m: Module, lane: int, row, control) -> None:
         """The sum of one lane, of three products a cycle."""
@@ -113,7 +115,7 @@ class Taps(wiring.Component):
             self._product(m, lane, column, Array(self.window[ROW_TAPS * index + column][lane] for index in range(3))[row])
             for column in range(ROW_TAPS)
         ]
-        self._accumulate(m, lane, self._sum(m, lane, products, row=0, largest=True), step=control.step, first=control.first)
+        self._accumulate(m, lane, self._sum(m, lane, products, row=0, largest=True), control)
 
     def _product(self, m: Module, lane: int, tap: int, code):
         m.submodules[f"product_{lane}_{tap}"] = product = Product(a_bits=9, b_bits=10)
@@ -130,12 +132,14 @@ class Taps(wiring.Component):
             adder.a.eq(left + middle),
             adder.c.eq(right),
             adder.d.eq(self.largest[lane] if largest else 0),
-            adder.sel.eq(self.plan.maximum if largest else 0),
+            adder.sel.eq(local(m, self.plan.maximum, name=f"maximum_{lane}") if largest else 0),
         ]
         m.d.sync += third.eq(adder.o)
         return third
 
-    def _accumulate(self, m: Module, lane: int, value, *, step, first) -> None:
+    def _accumulate(self, m: Module, lane: int, value, control) -> None:
+        """``control`` is wanted in the next cycle, beside the lane."""
+        step, first = local(m, control, name=f"step_first_{lane}")
         m.submodules[f"accumulate_{lane}"] = adder = MuxAdd(32)
         total = Signal(signed(32), name=f"sum_{lane}", reset_less=True)
         m.d.comb += [adder.a.eq(value), adder.c.eq(total), adder.d.eq(0), adder.sel.eq(first), self.sums[lane].eq(total)]

@@ -1,6 +1,6 @@
 """The weights of a window: a record, its codes turned into g*d + h, and zero for taps that do not count; or row by row of the record."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,8 +9,12 @@ from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import row_of_window, taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.interfaces import LinearReadSignature
+from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS
 from tercel.hw.mux_add import MuxAdd
+
+LANES_CLEARED = 4
+"""Lanes for which one register clears codes or weights: few enough to lie together, and enough for a reset of flip-flops."""
 
 
 def weights_layout(config: Config) -> data.ArrayLayout:
@@ -52,31 +56,39 @@ class Weights(wiring.Component):
         in_vector = (1 << min(lanes, 8)) - 1
         if taps == RECORD_TAPS:
             m.d.comb += [self.record.en.eq(request.compute), self.record.addr.eq(request.record)]
-            late = delayed(m, request, 1, name="late")
-            in_kernel = Cat(late.rows[tap // 3] & late.columns[tap % 3] for tap in range(taps))
+            in_kernel = Cat(request.rows[tap // 3] & request.columns[tap % 3] for tap in range(taps))
         else:
-            row, late_row = Signal(2), Signal(2, reset_less=True)
-            late = Signal.like(request)
-            now = Mux(request.compute, request, late)
-            m.d.sync += [late.eq(now), late_row.eq(row)]
-            m.d.comb += [row.eq(row_of_window(m, request.compute)), self.record.en.eq(1)]
-            m.d.comb += self.record.addr.eq(Cat(row, data.View(taps_layout(self._config), now).record))
-            in_kernel = Mux(late.rows.bit_select(late_row, 1), late.columns, 0)
-            in_vector = Array(Const(in_vector >> 3 * index & 7, 3) for index in range(3))[late_row]
-        counts = Signal(taps, reset_less=True)
+            row = Signal(2)
+            late, now = Signal(request.shape(), reset_less=True), Signal(request.shape())
+            m.d.sync += late.eq(now)
+            m.d.comb += [now.eq(Mux(request.compute, request, late)), row.eq(row_of_window(m, request.compute))]
+            m.d.comb += [self.record.en.eq(1), self.record.addr.eq(Cat(row, now.record))]
+            in_kernel = Mux(now.rows.bit_select(row, 1), now.columns, 0)
+            in_vector = Array(Const(in_vector >> 3 * index & 7, 3) for index in range(3))[row]
+        omitted = Signal(taps, reset_less=True)
+        m.d.sync += omitted.eq(~Mux(plan.maximum, 0, Mux(plan.vector, in_vector, in_kernel)))
+        # What clears, and what holds for an instruction, lies in registers beside the lanes.
+        groups = range(0, lanes, LANES_CLEARED)
+        clear = [local(m, omitted, name=f"omitted_{first}") for first in groups]
+        ones = [local(m, plan.average, name=f"average_{first}") for first in groups]
+        gain = [local(m, self.instruction.gain, name=f"gain_{lane}") for lane in range(lanes)]
+        offset = [local(m, plan.offset, name=f"offset_{lane}") for lane in range(lanes)]
         codes = Signal(data.ArrayLayout(data.ArrayLayout(signed(8), lanes), taps), reset_less=True)
         weights = Signal(self.weights.shape(), reset_less=True)
         m.d.comb += self.weights.eq(weights)
-        m.d.sync += codes.eq(Mux(plan.average, 0, self.record.data))
-        m.d.sync += counts.eq(Mux(plan.maximum, 0, Mux(plan.vector, in_vector, in_kernel)))
         for tap in range(taps):
             for lane in range(lanes):
                 m.submodules[f"weight_{tap}_{lane}"] = weight = MuxAdd(10)
+                group = lane // LANES_CLEARED
+                code = Value.cast(self.record.data).word_select(tap * lanes + lane, 8)
                 m.d.comb += [
-                    weight.a.eq(plan.offset),
+                    weight.a.eq(offset[lane]),
                     weight.c.eq(codes[tap][lane]),
                     weight.d.eq(codes[tap][lane] << 1),
-                    weight.sel.eq(self.instruction.gain),
+                    weight.sel.eq(gain[lane]),
                 ]
-                m.d.sync += weights[tap][lane].eq(Mux(counts[tap], weight.o.as_signed(), 0))
+                m.d.sync += [
+                    codes[tap][lane].eq(Mux(ones[group], 0, code)),
+                    weights[tap][lane].eq(Mux(clear[group][tap], 0, weight.o.as_signed())),
+                ]
         return m
