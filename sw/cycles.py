@@ -24,13 +24,11 @@ ARRAY_DRAIN_LATENCY = 13
 """From a tile's last step to its last write, besides what :func:`array_drain_latency` adds and the drain interval."""
 ARRAY_DRAIN_LANES = 4
 """Requantizers of a row from which on the drain takes a cycle more."""
-DEPTHWISE_START = 30
+DEPTHWISE_START = 33
 """Cycles of an instruction besides its operations: its pipeline fills, and empties before the next one begins."""
-DEPTHWISE_WALK_START = 27
+DEPTHWISE_WALK_START = 30
 """The same, besides the walk over the first output row's kernel rows, where that is what takes longest."""
-DEPTHWISE_MAX_START = 2
-"""Further cycles in MAX mode, on a machine that takes 9 taps a cycle."""
-DEPTHWISE_ROWS_START = 2
+DEPTHWISE_ROWS_START = 1
 """Further cycles on a machine that takes 3 taps a cycle."""
 DEPTHWISE_ROWS_RESTS = 2
 """Cycles there between a window and the next operation; in MAX mode, which does not multiply, 1 after each output."""
@@ -192,8 +190,6 @@ def depthwise_cycles(values: Mapping[str, int], config: Config) -> InstructionCy
     rests = 0
     if by_rows:
         rests = groups * _count(values, "rows") * row_words - 1 if maximum else DEPTHWISE_ROWS_RESTS * (groups * emit - 1)
-    elif maximum:
-        start += DEPTHWISE_MAX_START
     start += max(0, DEPTHWISE_WALK_START + walk - DEPTHWISE_START)
     start += groups * late
     writes = groups * _count(values, "rows") * _count(values, "out_width")

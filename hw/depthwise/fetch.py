@@ -2,8 +2,8 @@
 
 ::
 
-    cycle  0            1            2               3                         4        5            6
-    column -> row table -> banks, inside -> addresses, shared banks -> range -> grant -> bank reads -> data
+    cycle  0            1               2                         3        4        5             6            7
+    column -> row table -> banks, inside -> addresses, shared banks -> range -> grant -> bank of each -> bank reads -> data
 
 Every column has three words, one a row. Words of a bank that an earlier word of the same operation still needs wait a cycle:
 that is a conflict, and the operations behind wait with it.
@@ -15,11 +15,13 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import ROW_LAYOUT, column_layout, taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd, add_banks
 from tercel.hw.interfaces import BankReadSignature
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.local_register import local
 from tercel.hw.mux_add import MuxAdd
 
 WORDS = 6
@@ -73,12 +75,14 @@ class WindowFetch(wiring.Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Six stages; the fifth holds back the others."""
+        """Seven stages; the fifth holds back those before it."""
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
         pixels = config.pixels
-        advance = Signal(init=1, reset_less=True)
-        m.d.comb += self.column.ready.eq(advance)
+        advance, next_advance = Signal(init=1, reset_less=True), Signal()
+        m.d.sync += advance.eq(next_advance)
+        # The loops are told by a register beside them.
+        m.d.comb += self.column.ready.eq(local(m, next_advance, name="ready"))
 
         # Cycle 0 -> 1.
         valid_1, op_1 = Signal(), Signal(column_layout(config), reset_less=True)
@@ -163,16 +167,19 @@ class WindowFetch(wiring.Component):
         with m.If(advance):
             m.d.sync += [valid_5.eq(valid_4), op_5.eq(op_4), bank_5.eq(bank_4), addr_5.eq(addr_4), want_5.eq(want_4), head.eq(1)]
             m.d.sync += over.eq(Cat(want_4[word] & addr_4[word][depth_bits:].any() for word in range(WORDS)).any())
-            m.d.sync += [pairs_5.eq(pairs_4), advance.eq(~pairs_4.any())]
+            m.d.sync += pairs_5.eq(pairs_4)
+            m.d.comb += next_advance.eq(~pairs_4.any())
         with m.Else():
-            m.d.sync += [want_5.eq(blocked), head.eq(0), pairs_5.eq(later), advance.eq(~later.any())]
+            m.d.sync += [want_5.eq(blocked), head.eq(0), pairs_5.eq(later)]
+            m.d.comb += next_advance.eq(~later.any())
         go = valid_5 & ~self.frozen & ~over
 
-        # 5 -> 6: the read.
+        # 5 -> 6: the read. 6 -> 7: the words' addresses at their banks, in registers in front of the memories.
         read_addr = Signal(data.ArrayLayout(depth_bits, WORDS), reset_less=True)
         read_bank = Signal(data.ArrayLayout(pixels, WORDS), reset_less=True)
         arrival = Signal(arrival_layout(config), reset_less=True)
-        m.d.comb += self.arrival.eq(arrival)
+        bank_en, bank_addr = Signal(pixels, reset_less=True), Signal(data.ArrayLayout(depth_bits, pixels), reset_less=True)
+        m.d.comb += [self.arrival.eq(delayed(m, arrival, 1, name="arrival")), self.read.en.eq(bank_en)]
         for word in range(WORDS):
             here = go & grant[word]
             m.d.sync += [
@@ -190,7 +197,8 @@ class WindowFetch(wiring.Component):
         ]
         for bank in range(pixels):
             chosen = [read_bank[word][bank] for word in range(WORDS)]
-            m.d.comb += self.read.en[bank].eq(Cat(chosen).any())
+            m.d.sync += bank_en[bank].eq(Cat(chosen).any())
             terms = [Mux(chosen[word], read_addr[word], 0) for word in range(WORDS)]
-            m.d.comb += self.read.addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])
+            m.d.sync += bank_addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])
+            m.d.comb += self.read.addr[bank].eq(bank_addr[bank])
         return m

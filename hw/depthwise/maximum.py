@@ -19,7 +19,7 @@ class Maximum(wiring.Component):
     mode the result is 0.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -36,15 +36,17 @@ class Maximum(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Three comparators a lane."""
         m = Module()
-        taps = delayed(m, self.taps, 2, name="taps")
+        taps = delayed(m, self.taps, 3, name="taps")
         largest = Signal(self.largest.shape(), reset_less=True)
         m.d.comb += self.largest.eq(largest)
         for lane in range(self._config.lanes):
             names = ("upper", "lower", "column", "running")
             upper, lower, column, running = (Signal(signed(9), name=f"{name}_{lane}", reset_less=True) for name in names)
-            top, middle, bottom = (self.window[tap][lane] for tap in (2, 5, 8))
+            above = Signal(name=f"above_{lane}", reset_less=True)
+            m.d.sync += above.eq(self.window[2][lane] > self.window[5][lane])
+            top, middle, bottom = (delayed(m, self.window[tap][lane], 1, name=f"code_{tap}_{lane}") for tap in (2, 5, 8))
             m.d.sync += [
-                upper.eq(Mux(top > middle, top, middle)),
+                upper.eq(Mux(above, top, middle)),
                 lower.eq(bottom),
                 column.eq(Mux(upper > lower, upper, lower)),
             ]

@@ -8,7 +8,7 @@ from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
-from tercel.hw.depthwise.taps import taps_latency
+from tercel.hw.depthwise.taps import TAPS_LATENCY
 from tercel.hw.depthwise.weights import LANES_CLEARED
 from tercel.hw.interfaces import LinearReadSignature, parameter_word
 from tercel.hw.local_register import local
@@ -25,7 +25,7 @@ def requantizer_turns(config: Config) -> int:
 class Results(wiring.Component):
     """``word`` follows ``sums`` by the requantizers' latency, and a cycle more where they take two turns.
 
-    ``taps`` names the parameter word :func:`taps_latency` cycles before the sums; it is read as late as it can be. Maximum mode uses none.
+    ``taps`` names the parameter word ``TAPS_LATENCY`` cycles before the sums; it is read as late as it can be. Maximum mode uses none.
     """
 
     def __init__(self, config: Config) -> None:
@@ -49,7 +49,7 @@ class Results(wiring.Component):
         config, i, plan = self._config, self.instruction, self.plan
         turns = requantizer_turns(config)
         # Memory 1, this register 1, shift register 1.
-        taps = delayed(m, self.taps, taps_latency(config) - 3, name="taps")
+        taps = delayed(m, self.taps, TAPS_LATENCY - 3, name="taps")
         wanted = taps.compute & taps.last
         m.d.comb += [self.parameter.en.eq(wanted), self.parameter.addr.eq(taps.parameter)]
         parameters = Signal(parameter_word(config, config.lanes), reset_less=True)

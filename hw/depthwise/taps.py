@@ -19,10 +19,8 @@ from tercel.hw.product import Product
 ROW_TAPS = 3
 """Products that are summed in one cycle."""
 
-
-def taps_latency(config: Config) -> int:
-    """Cycles from a last window to its sums."""
-    return Product.LATENCY + (3 if config.depthwise_taps == RECORD_TAPS else 4)
+TAPS_LATENCY = Product.LATENCY + 5
+"""Cycles from a last window to its sums."""
 
 
 class Taps(wiring.Component):
@@ -30,15 +28,14 @@ class Taps(wiring.Component):
 
     ::
 
-        cycle  0              1, 2           3                         4            5
-        window, weights -> products -> 3 sums of 3 ---------------> sum of 3 -> accumulate -> sums
-        0..2: a row     -> products -> sum of 3, 3..5 -> accumulate 4..6 -> sums
+        cycle  0              1, 2        3              4             5             6                      7
+    window, weights -> products -> 4 sums of 2 -> 2 sums of 4 -> sum of 8 -> + ninth or largest -> accumulate -> sums
+    0..2: a row     -> products -> sum of 2 -> + third or largest, 4..6 -> accumulate, 5..7 -> sums
 
-    ``sums`` is valid with ``valid``, :func:`taps_latency` cycles after a window whose ``taps`` say ``compute`` and ``last``. With 3 taps a
+    ``sums`` is valid with ``valid``, ``TAPS_LATENCY`` cycles after a window whose ``taps`` say ``compute`` and ``last``. With 3 taps a
     cycle the ``window`` holds for two cycles more, and ``weights`` has one row after the other.
 
-    In maximum mode ``largest`` of a last window is the sum; weights must then be 0. It takes as long with 3 taps a cycle, with 9
-    ``Maximum.LATENCY`` - 2 cycles more.
+    In maximum mode ``largest`` of a last window, ``Maximum.LATENCY`` cycles after it, is the sum; weights must then be 0.
     """
 
     def __init__(self, config: Config) -> None:
@@ -58,13 +55,12 @@ class Taps(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Control, then products and adders, lane by lane."""
         m = Module()
-        late = delayed(m, self.taps, Maximum.LATENCY - Product.LATENCY, name="late")
         if self._config.depthwise_taps == RECORD_TAPS:
             control = Signal(taps_layout(self._config))
             m.d.comb += control.eq(self.taps)
             with m.If(self.plan.maximum):
-                m.d.comb += [control.eq(late), control.first.eq(1)]
-            control = delayed(m, control, taps_latency(self._config) - 2, name="control")
+                m.d.comb += control.first.eq(1)
+            control = delayed(m, control, TAPS_LATENCY - 2, name="control")
             valid = delayed(m, control.compute & control.last, 1, name="valid")
             m.d.sync += self.valid.eq(valid)
             for lane in range(self._config.lanes):
@@ -72,7 +68,7 @@ class Taps(wiring.Component):
         else:
             row = Signal(2)
             m.d.comb += row.eq(row_of_window(m, self.taps.compute))
-            control = self._row_control(m, late)
+            control = self._row_control(m)
             for lane in range(self._config.lanes):
                 self._by_row(m, lane, row, control)
         return m
@@ -80,17 +76,14 @@ class Taps(wiring.Component):
     def _at_once(self, m: Module, lane: int, control) -> None:
         """The sum of one lane, of nine products a cycle."""
         products = [self._product(m, lane, tap, self.window[tap][lane]) for tap in range(RECORD_TAPS)]
-        thirds = [
-            self._sum(m, lane, products[ROW_TAPS * row : ROW_TAPS * row + ROW_TAPS], row=row, largest=row == 2) for row in range(3)
-        ]
-        # A product is at most 2**17, both operands at their lowest: three of them need 20 bits, nine 22.
-        m.submodules[f"add_{lane}_3"] = adder = MuxAdd(22)
-        total = Signal(signed(22), name=f"total_{lane}", reset_less=True)
-        m.d.comb += [adder.a.eq(thirds[0] + thirds[1]), adder.c.eq(thirds[2])]
-        m.d.sync += total.eq(adder.o)
-        self._accumulate(m, lane, total, control)
+        # A product is at most 2**17, both operands at their lowest: two of them need 20 bits, nine 22.
+        sums, ninth = products[:-1], delayed(m, products[-1], 3, name=f"ninth_{lane}")
+        while len(sums) > 1:
+            pairs = range(0, len(sums), 2)
+            sums = [delayed(m, sums[index] + sums[index + 1], 1, name=f"sum_{len(sums)}_{lane}_{index}") for index in pairs]
+        self._accumulate(m, lane, self._last(m, lane, sums[0], ninth, bits=22), control)
 
-    def _row_control(self, m: Module, late) -> Value:
+    def _row_control(self, m: Module) -> Value:
         """Step and first for the accumulators, in the cycle before; drives ``valid``."""
         layout = data.StructLayout({"step": 1, "first": 1, "end": 1})
         control, last = Signal(layout), Signal(reset_less=True)
@@ -103,9 +96,10 @@ class Taps(wiring.Component):
             control.first.eq(self.taps.compute & self.taps.first),
             control.end.eq(bottom & last),
         ]
+        late = delayed(m, self.taps, Maximum.LATENCY - Product.LATENCY - 1, name="late")
         with m.If(self.plan.maximum):
             m.d.comb += [control.step.eq(late.compute), control.first.eq(1), control.end.eq(late.compute & late.last)]
-        control = delayed(m, control, Product.LATENCY, name="control")
+        control = delayed(m, control, Product.LATENCY + 1, name="control")
         m.d.sync += self.valid.eq(delayed(m, control.end, 1, name="end"))
         return Cat(control.step, control.first)
 
@@ -115,27 +109,28 @@ class Taps(wiring.Component):
             self._product(m, lane, column, Array(self.window[ROW_TAPS * index + column][lane] for index in range(3))[row])
             for column in range(ROW_TAPS)
         ]
-        self._accumulate(m, lane, self._sum(m, lane, products, row=0, largest=True), control)
+        left, middle, right = products
+        pair = delayed(m, left + middle, 1, name=f"pair_{lane}")
+        right = delayed(m, right, 1, name=f"right_{lane}")
+        self._accumulate(m, lane, self._last(m, lane, pair, right, bits=20), control)
 
     def _product(self, m: Module, lane: int, tap: int, code):
         m.submodules[f"product_{lane}_{tap}"] = product = Product(a_bits=9, b_bits=10)
         m.d.comb += [product.a.eq(code), product.b.eq(self.weights[tap][lane])]
         return product.o
 
-    def _sum(self, m: Module, lane: int, products, *, row: int, largest: bool):
-        """The sum of a row's products, a cycle later; ``largest`` takes the last one's place where it is the result."""
-        left, middle, right = products
-        # A cell of its own for the second addition: yosys would turn sums of three into larger carry-save trees.
-        m.submodules[f"add_{lane}_{row}"] = adder = MuxAdd(20)
-        third = Signal(signed(20), name=f"third_{lane}_{row}", reset_less=True)
+    def _last(self, m: Module, lane: int, total, product, *, bits: int):
+        """``total`` and the last product, or in its place ``largest`` where that is the result; a cycle later."""
+        m.submodules[f"add_{lane}"] = adder = MuxAdd(bits)
+        whole = Signal(signed(bits), name=f"total_{lane}", reset_less=True)
         m.d.comb += [
-            adder.a.eq(left + middle),
-            adder.c.eq(right),
-            adder.d.eq(self.largest[lane] if largest else 0),
-            adder.sel.eq(local(m, self.plan.maximum, name=f"maximum_{lane}") if largest else 0),
+            adder.a.eq(total),
+            adder.c.eq(product),
+            adder.d.eq(self.largest[lane]),
+            adder.sel.eq(local(m, self.plan.maximum, name=f"maximum_{lane}")),
         ]
-        m.d.sync += third.eq(adder.o)
-        return third
+        m.d.sync += whole.eq(adder.o)
+        return whole
 
     def _accumulate(self, m: Module, lane: int, value, control) -> None:
         """``control`` is wanted in the next cycle, beside the lane."""
