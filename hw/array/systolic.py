@@ -18,6 +18,7 @@ from tercel.hw.array.cell import SUM_BITS, ActivationSum, Cell, tree_levels
 from tercel.hw.array.feed import FeedSignature, act_layout
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
+from tercel.hw.local_register import local
 
 LANES_PER_COPY = 32
 """Of a row that share a register of its activations."""
@@ -91,11 +92,8 @@ class SystolicArray(Component):
         return m
 
     def _copies(self, m: Module, acts, row: int) -> list[Signal]:
-        """``acts`` in registers, once for every so many lanes: a long row is more than a wire can cross in a cycle.
-
-        Synthesis merges registers of one value, unless they begin with different ones.
-        """
-        count = 1 if self.config.lanes * self.config.outputs < 2 * LANES_PER_COPY else 2
-        copies = [Signal(len(acts), name=f"acts_{row}_copy_{number}", init=-number, reset_less=True) for number in range(count)]
-        m.d.sync += [copy.eq(acts) for copy in copies]
-        return copies
+        """``acts`` in registers, once for every so many lanes: a long row is more than a wire can cross in a cycle."""
+        count = -(-self.config.lanes * self.config.outputs // LANES_PER_COPY)
+        if count == 1:
+            return [delayed(m, acts, 1, name=f"acts_{row}_late")]
+        return [local(m, acts, name=f"acts_{row}_copy_{number}") for number in range(count)]

@@ -10,7 +10,6 @@ from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.wide_mux import WideMux
 
-
 _NEIGHBOURS = 4
 """Words among which the first step selects."""
 
