@@ -39,7 +39,9 @@ DEPTHWISE_LATENCY = 5
 LOAD_START = 2
 """Cycles between the requests of two LOADs."""
 LOAD_LATENCY = 6
-"""From the start to the last write, besides the beats and the memory's latency."""
+"""From the start to the last word's way into its memory, besides the beats and the memory's latency."""
+LOAD_SCRATCHPAD_LATENCY = 1
+"""Further cycles of a LOAD into a scratchpad."""
 STORE_START = 2
 """Cycles between the reads of two STOREs."""
 STORE_LATENCY = 11
@@ -94,7 +96,8 @@ def instruction_cycles(opcode: Opcode, values: Mapping[str, int], config: Config
             return depthwise_cycles(values, config)
         case Engine.LOAD:
             beats = transfer_beats(values, config)
-            return InstructionCycles(events={"beat": beats, "start": LOAD_START}, latency=LOAD_LATENCY, beats=beats)
+            latency = LOAD_LATENCY + (LOAD_SCRATCHPAD_LATENCY if values.get("space", 0) <= Space.WINDOW else 0)
+            return InstructionCycles(events={"beat": beats, "start": LOAD_START}, latency=latency, beats=beats)
         case Engine.STORE:
             beats = transfer_beats(values, config)
             return InstructionCycles(events={"beat": beats, "start": STORE_START}, latency=STORE_LATENCY, beats=beats)

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, beat_addr_bits, word_write_layout
 from tercel.hw.isa import ADDR_BITS, Fault, Space
 from tercel.hw.memory.ledger import Ledger
@@ -82,8 +83,9 @@ class LoadEngine(Component):
             walk.region_end.eq(self.region_end),
         ]
 
-        # Request side. Behind a bad word nothing is requested, and its fault counts when all words before it have been written.
+        # Request side. Targets come long before their beats, so that a register in front of them costs nothing. Behind a bad word nothing is requested, and its fault counts when all words before it have been written.
         item = walk.o.payload
+        found = Signal(_TARGET_LAYOUT)
         pop = Signal()
         reserved = Signal(range(ROOM + 1))
         stopped = Signal()
@@ -99,11 +101,9 @@ class LoadEngine(Component):
             request.eq(requests.i.valid & requests.i.ready),
             requests.i.payload.eq(item.adr),
             walk.o.ready.eq(open_ & requests.i.ready),
-            targets.i.p.end.eq(item.end),
-            targets.i.p.space.eq(item.space),
-            targets.i.p.bank.eq(item.bank),
-            targets.i.p.addr.eq(item.addr),
-            targets.i.valid.eq(request & item.first),
+            *(found[name].eq(item[name]) for name in _TARGET_LAYOUT.members),
+            targets.i.valid.eq(delayed(m, request & item.first, 1, name="found", reset_less=False)),
+            targets.i.payload.eq(delayed(m, found, 1, name="found_target")),
         ]
         with m.If(walk.o.valid & bad & ~stopped):
             m.d.sync += [stopped.eq(1), fault.eq(item.fault)]
@@ -119,7 +119,7 @@ class LoadEngine(Component):
 
         # Data side. A word's beats move in from the top, so that every word size ends in the highest bytes.
         # The queue's output is slow, so the target at its head is copied. What becomes of a beat is known too late to move the queue, so
-        # a relay lies between; targets come long before their beats.
+        # a relay lies between.
         target = Signal(_TARGET_LAYOUT, reset_less=True)
         target_valid = Signal()
         target_used = Signal()

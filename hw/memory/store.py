@@ -99,14 +99,15 @@ class StoreEngine(Component):
         with m.If(walk.o.valid & bad & ~stopped):
             m.d.sync += [stopped.eq(1), fault.eq(item.fault)]
 
-        # The beats' addresses wait for the words.
+        # The beats' addresses wait for the words, so that a register in front of them costs nothing.
         place_layout = data.StructLayout({"last": unsigned(1), "addr": unsigned(beat_addr_bits(config))})
         m.submodules.places = places = Queue(place_layout, depth=ROOM)
         m.submodules.words = words = Queue(unsigned(8 * config.lanes), depth=ROOM)
+        entered = Signal(place_layout, reset_less=True)
+        m.d.sync += [entered.last.eq(item.last & item.end), entered.addr.eq(item.adr)]
         m.d.comb += [
-            places.i.valid.eq(enter),
-            places.i.p.last.eq(item.last & item.end),
-            places.i.p.addr.eq(item.adr),
+            places.i.valid.eq(delayed(m, enter, 1, name="entered", reset_less=False)),
+            places.i.payload.eq(entered),
             words.i.valid.eq(delayed(m, self.read.valid & self.read.ready, READ_LATENCY, name="taken", reset_less=False)),
             words.i.payload.eq(self.read_data),
         ]

@@ -82,12 +82,8 @@ class Walk(Component):
         m = Module()
         config = self._config
         fields = Signal(MOVE_LAYOUT, reset_less=True)
-        linear = Signal()
-        record = Signal()
-        m.d.comb += [
-            linear.eq(self._is_linear(fields.space)),
-            record.eq((fields.space == Space.RECORD) if Space.RECORD in self._spaces else 0),
-        ]
+        linear = Signal(reset_less=True)
+        record = Signal(reset_less=True)
 
         free = Signal(init=1)
         setup = Signal()
@@ -104,7 +100,12 @@ class Walk(Component):
         with m.If(setup):
             m.d.sync += running.eq(1)
         with m.If(free):
-            m.d.sync += fields.eq(self.start.payload)
+            space = self.start.p.space
+            m.d.sync += [
+                fields.eq(self.start.payload),
+                linear.eq(self._is_linear(space)),
+                record.eq((space == Space.RECORD) if Space.RECORD in self._spaces else 0),
+            ]
 
         word_beats_most = max(word_beats(config, space=space) for space in self._spaces)
         beats = Signal(max(2, bits_for(word_beats_most - 1)))
@@ -137,7 +138,7 @@ class Walk(Component):
         ):
             self._countdown(m, name, count, last=last, setup=setup, step=step & ~finish)
 
-        adr = self._memory_address(m, take_row=take_row, move=move, memory_row=fields.memory_row)
+        adr = self._memory_address(m, take_row=take_row, memory_row=fields.memory_row, setup=setup, move=move, row_end=row_end)
         bank, addr = self._word_pointer(
             m, fields, platform, linear=linear, record=record, setup=setup, take_row=take_row, move_word=move & last_beat,
             last_group=last_group, row_end=row_end, next_row_ready=next_row_ready,
@@ -180,7 +181,7 @@ class Walk(Component):
         with m.If(setup | step):
             m.d.sync += [left.eq(adder.o), last.eq(adder.o == 0)]
 
-    def _memory_address(self, m: Module, *, take_row, move, memory_row) -> Signal:
+    def _memory_address(self, m: Module, *, take_row, memory_row, setup, move, row_end) -> Signal:
         """The address of a beat. The next row's address is kept ready; between instructions it follows the one that is offered."""
         low = exact_log2(self._config.memory_width)
         adr = Signal(beat_addr_bits(self._config), reset_less=True)
@@ -195,8 +196,9 @@ class Walk(Component):
         with m.If(take_row | self.start.ready):
             m.d.sync += next_row.eq(adder.o)
         m.submodules.adr_increment = increment = LoadIncrement(len(adr))
-        m.d.comb += [increment.a.eq(adr), increment.value.eq(next_row), increment.load.eq(take_row)]
-        with m.If(take_row | move):
+        # ``move`` comes late: it decides only whether the address changes.
+        m.d.comb += [increment.a.eq(adr), increment.value.eq(next_row), increment.load.eq(setup | row_end)]
+        with m.If(setup | move):
             m.d.sync += adr.eq(increment.o)
         return adr
 
@@ -255,14 +257,15 @@ class Walk(Component):
             word_adder.d.eq(fields.spad_pixel),
             word_adder.sel.eq(wrap & ~within),
         ]
-        with m.If(setup | (move_word & row_end & ~linear)):
-            m.d.sync += [bank.eq(row_bank), addr.eq(row_addr), pixel_addr.eq(row_addr)]
-        with m.Elif(move_word):
-            m.d.sync += addr.eq(next_addr)
-            with m.If(step_bank):
-                m.d.sync += bank.eq(Mux(wrap, 0, table(bank, lambda value: value + 1, width=BANK_BITS)))
-            with m.If(~within):
-                m.d.sync += pixel_addr.eq(next_addr)
+        with m.If(setup | move_word):
+            with m.If(setup | (row_end & ~linear)):
+                m.d.sync += [bank.eq(row_bank), addr.eq(row_addr), pixel_addr.eq(row_addr)]
+            with m.Else():
+                m.d.sync += addr.eq(next_addr)
+                with m.If(step_bank):
+                    m.d.sync += bank.eq(Mux(wrap, 0, table(bank, lambda value: value + 1, width=BANK_BITS)))
+                with m.If(~within):
+                    m.d.sync += pixel_addr.eq(next_addr)
         return bank, addr
 
     def _checks(self, m: Module, space, *, adr, addr, linear, setup):
