@@ -78,7 +78,8 @@ def test_scratchpad_cycle_by_cycle(space):
             store, depthwise, load = (offered[name] if offered[name] and offered[name]["space"] == space else None for name in streams)
             ready = {name: ctx.get(stream.ready) for name, stream in streams.items()}
             writer = depthwise or load
-            written = store is not None and (drain_en >> store["bank"] & 1 or (writer is not None and writer["bank"] == store["bank"]))
+            offers = [word for word in (depthwise, load) if word is not None]
+            written = store is not None and (drain_en >> store["bank"] & 1 or any(word["bank"] == store["bank"] for word in offers))
             store_taken = store is not None and not written
             # What was taken a cycle ago is at the banks now.
             stored = (taken_read[0], model[taken_read[0]][taken_read[1]]) if taken_read else None

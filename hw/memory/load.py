@@ -83,7 +83,8 @@ class LoadEngine(Component):
             walk.region_end.eq(self.region_end),
         ]
 
-        # Request side. Targets come long before their beats, so that a register in front of them costs nothing. Behind a bad word nothing is requested, and its fault counts when all words before it have been written.
+        # Request side. Behind a bad word nothing is requested, and its fault counts when all words before it have been written.
+        # Targets come long before their beats, so that a register in front of their queue costs nothing.
         item = walk.o.payload
         found = Signal(_TARGET_LAYOUT)
         pop = Signal()

@@ -33,7 +33,8 @@ class Scratchpad(Component):
     engine_read : In(BankReadSignature(config))
         Always granted; data valid in the next cycle only.
     store_read : In(stream.Signature(WORD_READ_LAYOUT))
-        Taken when nothing is written to that bank in this cycle; two cycles later the word is that bank's ``store_data``.
+        Taken when the drain does not write that bank in this cycle and no word for it is offered; two cycles later the word is that
+        bank's ``store_data``.
     store_data : Out(8K) for each bank
     drain_write : In(BankWriteSignature(config))
         Always granted.
@@ -74,13 +75,16 @@ class Scratchpad(Component):
         def drained(request):
             return Array(self.drain_write.en)[request.p.bank]
 
+        def here(request):
+            return request.p.bank == store.p.bank
+
         m.d.comb += [
             store_mine.eq(store.valid & (store.p.space == self._space)),
             depthwise_mine.eq(depthwise.valid & (depthwise.p.space == self._space)),
             load_mine.eq(load.valid & (load.p.space == self._space)),
             write_valid.eq(depthwise_mine | load_mine),
             write.eq(Mux(depthwise_mine, depthwise.payload, load.payload)),
-            store.ready.eq(store_mine & ~drained(store) & ~(write_valid & (write.bank == store.p.bank))),
+            store.ready.eq(store_mine & ~drained(store) & ~(depthwise_mine & here(depthwise)) & ~(load_mine & here(load))),
             depthwise.ready.eq(depthwise_mine & ~drained(depthwise)),
             load.ready.eq(load_mine & ~depthwise_mine & ~drained(load)),
         ]
