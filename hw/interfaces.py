@@ -89,7 +89,10 @@ WORD_READ_LAYOUT = data.StructLayout({"space": unsigned(1), "bank": unsigned(BAN
 
 
 class LinearReadSignature(wiring.Signature):
-    """Read port of a linear memory, as seen from the reader: ``data`` follows ``en`` by one cycle and holds until the next read."""
+    """Read port of a linear memory, as seen from the reader: ``data`` follows ``en`` by one cycle and holds until the next read.
+
+    Weights, which are read in every cycle, follow ``addr`` by two.
+    """
 
     def __init__(self, addr_bits: int, shape) -> None:
         super().__init__({"en": Out(1), "addr": Out(addr_bits), "data": In(shape)})

@@ -65,12 +65,13 @@ def run(config, program, state, *, seed):
                     state.scratchpad(spaces >> bank & 1).banks[bank, write_addrs[bank]] = word
 
     async def linear(ctx):
-        async for _, _, weight_en, weight_addr, parameter_en, parameter_addr in ctx.tick().sample(
-            dut.weight.en, dut.weight.addr, dut.parameter.en, dut.parameter.addr
+        coming = 0
+        async for _, _, weight_addr, parameter_en, parameter_addr in ctx.tick().sample(
+            dut.weight.addr, dut.parameter.en, dut.parameter.addr
         ):
-            if weight_en:
-                word = int.from_bytes(state.linear[Space.WEIGHT][weight_addr].tobytes(), "little")
-                ctx.set(dut.weight.data, word & (1 << 2 * config.lanes * config.outputs) - 1)
+            word = int.from_bytes(state.linear[Space.WEIGHT][coming].tobytes(), "little")
+            ctx.set(dut.weight.data, word & (1 << 2 * config.lanes * config.outputs) - 1)
+            coming = weight_addr
             if parameter_en:
                 entries = state.linear[Space.PARAMETER][parameter_addr][: 8 * config.drain_lanes].reshape(-1, 8)
                 ctx.set(dut.parameter.data, [parameter_entry(config, entry) for entry in entries])

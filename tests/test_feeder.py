@@ -54,17 +54,16 @@ def run(config, program, *, delays=None, finish_after=3):
 
     async def memories(ctx):
         garbage = random.Random(1)
-        async for _, _, enable, addrs, weight_en, weight_addr in ctx.tick().sample(
-            dut.read.en, dut.read.addr, dut.weight.en, dut.weight.addr
-        ):
+        coming = 0
+        async for _, _, enable, addrs, weight_addr in ctx.tick().sample(dut.read.en, dut.read.addr, dut.weight.addr):
             for bank in range(config.pixels):
                 if enable >> bank & 1:
                     assert addrs[bank] < config.array_depth
                     ctx.set(dut.read.data[bank], word_at(config, bank, addrs[bank]))
                 else:
                     ctx.set(dut.read.data[bank], garbage.getrandbits(8 * config.lanes))
-            if weight_en:
-                ctx.set(dut.weight.data, weight_at(config, weight_addr))
+            ctx.set(dut.weight.data, weight_at(config, coming))
+            coming = weight_addr
 
     async def watch(ctx):
         cycle, quiet = 0, 0

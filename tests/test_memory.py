@@ -136,6 +136,7 @@ def test_linear_memory_stores_the_useful_bits(config, space):
         model = [[0] * 9 for _ in range(depth)]
         held = None
         written = []
+        coming = 0
         for _ in range(600):
             write = dut.write
             named = rng.choice([space, space, rng.choice([s for s in spaces(config) if s >= Space.WEIGHT])])
@@ -158,7 +159,9 @@ def test_linear_memory_stores_the_useful_bits(config, space):
                     assert ctx.get(dut.read.data.as_value()) == held[0]
                     first = ctx.get(dut.read.data[0])
                     assert first.bias == (held[0] & 0xFFFFFFFF) - ((held[0] >> 31 & 1) << 32)
-            if read_en:
+            if space == Space.WEIGHT:
+                held, coming = list(model[coming]), read_addr
+            elif read_en:
                 held = model[read_addr][3 * row : 3 * row + 3] if by_rows else list(model[read_addr])
             # What was written a cycle ago is at the memory now.
             for place, index, value in written:

@@ -264,7 +264,7 @@ class Feeder(Component):
         m.d.comb += [
             # Read in every cycle: an enable would have to reach every block of the largest memory.
             self.weight.en.eq(1),
-            self.weight.addr.eq(delayed(m, input_walk.weight_addr, LATENCY - 2, name="weight_addr")),
+            self.weight.addr.eq(delayed(m, input_walk.weight_addr, LATENCY - 3, name="weight_addr")),
             self.feed.weights.eq(delayed(m, self.weight.data, 1, name="weights")),
             self.feed.acts.eq(crossbar.acts),
             self.feed.shift.eq(delayed(m, loops.opens & ~loops.top, LATENCY, name="shift")),

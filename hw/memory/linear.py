@@ -1,14 +1,16 @@
 """The linear memories: weights, parameters, records, thresholds. LOAD writes them, the engines read them."""
 
-from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
 from tercel.hw.isa import Space
+from tercel.hw.local_register import local
 from tercel.hw.memory.block import block_memory, block_read
 from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS, depth, word_bytes
 from tercel.hw.mux_add import fpga_family
@@ -16,6 +18,9 @@ from tercel.hw.table import table
 
 _ECP5_WIDTHS = {16384: 1, 8192: 2, 4096: 4, 2048: 9, 1024: 18}
 """Bits of a block of memory by its depth on an ECP5 (Lattice TN-02204)."""
+
+BLOCKS_PER_COPY = 16
+"""Blocks of memory that share a register of their addresses."""
 
 
 def linear_shape(config: Config, *, space: Space):
@@ -52,7 +57,8 @@ class LinearMemory(Component):
     Members
     -------
     read : In(linear_read_signature(config, space=space))
-        Latency 1, data held until the next read. A read of a word in the cycle after its write may return anything.
+        Latency 1, data held until the next read; weights, read in every cycle, 2. A read of a word in the cycle after its write may return
+        anything.
     write : In(LinearWriteSignature(config))
         Words that name another space are left alone; the low bits of ``addr`` count. A word is in its memory 2 cycles later.
     """
@@ -79,31 +85,30 @@ class LinearMemory(Component):
         word = Signal(len(useful), name="word_written", reset_less=True)
         m.d.sync += word.eq(useful)
 
-        addr = Signal(len(self.read.addr), name="write_addr", reset_less=True)
-        m.d.sync += addr.eq(self._write_addr())
-
         if self._space == Space.RECORD:
+            addr = delayed(m, self._write_addr(), 1, name="write_addr")
             taps = config.depthwise_taps
             for index in range(taps):
                 memory = m.submodules[f"tap_{index}"] = self._memory(unsigned(8 * config.lanes))
                 en = Signal(name=f"write_en_{index}")
                 m.d.sync += en.eq(mine & table(self.write.tap, lambda tap, index=index: tap % taps == index))
-                self._connect(m, memory, self.read.data[index], en=en, addr=addr, word=word)
+                self._connect(m, memory, self.read.data[index], read_addr=self.read.addr, en=en, addr=addr, word=word)
             return m
 
-        en = Signal(name="write_en")
-        m.d.sync += en.eq(mine)
-        if fpga_family(platform) == "ecp5":
-            # Yosys would stack shallow blocks and select among their outputs; blocks as deep as the memory need no logic.
-            read_data = Value.cast(self.read.data)
-            width = _ECP5_WIDTHS.get(self._depth, len(word))
-            for low in range(0, len(word), width):
-                part = word[low : low + width]
-                memory = m.submodules[f"memory_{low}"] = self._memory(unsigned(len(part)))
-                self._connect(m, memory, read_data[low : low + width], en=en, addr=addr, word=part)
-            return m
-        memory = m.submodules.memory = self._memory(self._shape)
-        self._connect(m, memory, self.read.data, en=en, addr=addr, word=word)
+        # Yosys would stack shallow blocks of an ECP5 and select among their outputs; blocks as deep as the memory need no logic.
+        width = _ECP5_WIDTHS.get(self._depth, len(word)) if fpga_family(platform) == "ecp5" else len(word)
+        read_data = Value.cast(self.read.data)
+        for number, low in enumerate(range(0, len(word), width)):
+            if number % BLOCKS_PER_COPY == 0:
+                write = local(m, Cat(mine, self._write_addr()), name=f"write_{number}")
+                read_addr = self.read.addr
+                if self._space == Space.WEIGHT:
+                    read_addr = local(m, read_addr, name=f"read_{number}")
+            part = word[low : low + width]
+            memory = m.submodules[f"memory_{low}"] = self._memory(unsigned(len(part)))
+            self._connect(
+                m, memory, read_data[low : low + width], read_addr=read_addr, en=write[0], addr=write[1:][: len(self.read.addr)], word=part
+            )
         return m
 
     def _memory(self, shape) -> Memory:
@@ -127,8 +132,9 @@ class LinearMemory(Component):
             return Cat(table(self.write.tap, lambda tap: tap // config.depthwise_taps, width=RECORD_ROW_BITS), self.write.addr)
         return self.write.addr
 
-    def _connect(self, m: Module, memory: Memory, read_data, *, en, addr, word) -> None:
-        word_read = block_read(m, memory, en=self.read.en, addr=self.read.addr, name="word")
+    def _connect(self, m: Module, memory: Memory, read_data, *, read_addr, en, addr, word) -> None:
+        read_en = Const(1) if self._space == Space.WEIGHT else self.read.en
+        word_read = block_read(m, memory, en=read_en, addr=read_addr, name="word")
         write_port = memory.write_port()
         m.d.comb += [
             Value.cast(read_data).eq(Value.cast(word_read)),
