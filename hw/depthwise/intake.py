@@ -59,10 +59,12 @@ class Intake(wiring.Component):
         with m.If(self.walked):
             m.d.sync += walking.eq(0)
         offered = self.start.payload.instruction[: INSTRUCTION.size]
-        # Whether an instruction is offered is known late: the wide register follows what may be one.
+        # Whether an instruction is offered is known late, and looked at a cycle later; the wide register follows what may be one.
+        valid = Signal()
+        m.d.sync += valid.eq(self.start.valid & ~self.start.ready)
         with m.If(~walking & ~waiting):
             m.d.sync += ahead.eq(offered)
-            with m.If(self.start.valid & ~self.fault):
+            with m.If(valid & ~self.fault):
                 m.d.sync += [walking.eq(1), waiting.eq(1), self.walk.eq(1)]
         planned = Signal()
         m.d.sync += [planned.eq(0), self.begin.eq(planned)]

@@ -59,16 +59,23 @@ class RowTable(wiring.Component):
             loops.append(loop)
         kernel, rows, groups = loops
 
-        write = Signal()
+        # Entries are written a cycle late, which is when the row they complete can be taken; they are read a cycle after that.
+        write, written = Signal(), Signal(3, reset_less=True)
+        entry, row = Signal(range(_SLOTS * _BLOCKS), reset_less=True), Signal(ROW_LAYOUT, reset_less=True)
+        m.d.sync += [
+            entry.eq(slot * _BLOCKS + block),
+            row.place.bank.eq(bank),
+            row.place.addr.eq(addr),
+            row.inside.eq(vector | ((line >= 0) & (line < i.in_height))),
+        ]
         for index in range(3):
             m.submodules[f"table_{index}"] = table = Memory(shape=ROW_LAYOUT, depth=_SLOTS * _BLOCKS, init=[])
             write_port, read_port = table.write_port(), table.read_port(domain="comb")
+            m.d.sync += written[index].eq(write & (third == index))
             m.d.comb += [
-                write_port.addr.eq(slot * _BLOCKS + block),
-                write_port.data.place.bank.eq(bank),
-                write_port.data.place.addr.eq(addr),
-                write_port.data.inside.eq(vector | ((line >= 0) & (line < i.in_height))),
-                write_port.en.eq(write & (third == index)),
+                write_port.addr.eq(entry),
+                write_port.data.eq(row),
+                write_port.en.eq(written[index]),
                 read_port.addr.eq(self.slot * _BLOCKS + self.block),
                 self.row[index].eq(read_port.data),
             ]

@@ -1,6 +1,6 @@
 """The window: three columns of three rows of words, as operands of the multipliers."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,12 +9,17 @@ from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.fetch import WORDS, arrival_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.local_register import local
 from tercel.hw.wide_mux import WideMux
 
 
 def window_layout(config: Config) -> data.ArrayLayout:
     """Operand codes: tap 3*row + column, then lane."""
     return data.ArrayLayout(data.ArrayLayout(signed(9), config.lanes), 9)
+
+
+LANES_MOVED = 4
+"""Lanes that one register tells to move: few enough to lie together."""
 
 
 class Window(wiring.Component):
@@ -45,9 +50,11 @@ class Window(wiring.Component):
         config, plan = self._config, self.plan
         lanes = config.lanes
         words = delayed(m, self.data, 1, name="words")
-        choose = delayed(m, self.arrival, 2, name="choose")
+        early = delayed(m, self.arrival, 1, name="early")
+        choose = delayed(m, early, 1, name="choose")
 
-        pad = Cat(plan.pad[:8] for _ in range(lanes))
+        padding = local(m, plan.pad[:8], name="pad")
+        pad = Cat(padding for _ in range(lanes))
         incoming = Signal(data.ArrayLayout(8 * lanes, WORDS), reset_less=True)
         muxes = [WideMux(width=8 * lanes, count=config.pixels + 1) for _ in range(WORDS)]
         for word, mux in enumerate(muxes):
@@ -59,27 +66,41 @@ class Window(wiring.Component):
         spread = Signal(data.ArrayLayout(8, 3), reset_less=True)
         for row in range(3):
             m.submodules[f"byte_{row}"] = mux = WideMux(width=8, count=lanes)
-            m.d.comb += [mux.inputs.as_value().eq(muxes[3].o), mux.sel.eq(choose.byte + 3 * row)]
+            select = delayed(m, (early.byte + 3 * row)[: len(mux.sel)], 1, name=f"select_{row}")
+            m.d.comb += [mux.inputs.as_value().eq(muxes[3].o), mux.sel.eq(select)]
             m.d.sync += spread[row].eq(mux.o)
-        arrival = delayed(m, choose, 1, name="arrival")
-        padding = Signal(WORDS, reset_less=True)
-        m.d.sync += padding.eq(Cat(choose.bank[word] == config.pixels for word in range(WORDS)))
-
-        def code(byte, padded):
-            return Cat(byte, Mux(padded, plan.pad[8], self.instruction.in_signed & byte[7]))
-
         window = Signal(self.window.shape(), reset_less=True)
-        m.d.comb += [self.window.eq(window), self.taps.eq(delayed(m, arrival.taps, 1, name="taps"))]
-        for row in range(3):
-            left, middle, right = (window[3 * row + column] for column in range(3))
-            a, b = row, 3 + row
-            with m.If(arrival.head):
-                m.d.sync += left.eq(Mux(arrival.two, right, middle))
-            for lane in range(lanes):
-                first, second = (incoming[word].word_select(lane, 8) for word in (a, b))
-                with m.If(arrival.come[a] | (arrival.head & ~arrival.two)):
-                    m.d.sync += middle[lane].eq(Mux(arrival.two, code(first, padding[a]), right[lane]))
-                with m.If(arrival.come[b]):
-                    byte = Mux(plan.vector, spread[row], second)
-                    m.d.sync += right[lane].eq(code(byte, padding[b] & ~plan.vector))
+        m.d.comb += [self.window.eq(window), self.taps.eq(delayed(m, choose.taps, 2, name="taps"))]
+        # The moves, in registers beside the lanes.
+        layout = data.StructLayout({"come": WORDS, "padded": WORDS, "head": 1, "two": 1})
+        next_move = Signal(layout)
+        m.d.comb += [
+            next_move.come.eq(choose.come),
+            next_move.padded.eq(Cat(choose.bank[word] == config.pixels for word in range(WORDS))),
+            next_move.head.eq(choose.head),
+            next_move.two.eq(choose.two),
+        ]
+        fixed_layout = data.StructLayout({"vector": 1, "pad": 1, "signed": 1})
+        next_fixed = Signal(fixed_layout)
+        m.d.comb += Value.cast(next_fixed).eq(Cat(plan.vector, plan.pad[8], self.instruction.in_signed))
+        for lane in range(lanes):
+            if lane % LANES_MOVED == 0:
+                move, fixed = local(m, next_move, name=f"move_{lane}"), local(m, next_fixed, name=f"fixed_{lane}")
+            for row in range(3):
+                left, middle, right = (window[3 * row + column][lane] for column in range(3))
+                (first, first_padded), (second, second_padded) = (
+                    (incoming[word].word_select(lane, 8), move.padded[word]) for word in (row, 3 + row)
+                )
+                byte = Mux(fixed.vector, spread[row], second)
+                with m.If(move.head):
+                    m.d.sync += left.eq(Mux(move.two, right, middle))
+                with m.If(move.come[row] | (move.head & ~move.two)):
+                    m.d.sync += middle.eq(Mux(move.two, _code(first, first_padded, fixed), right))
+                with m.If(move.come[3 + row]):
+                    m.d.sync += right.eq(_code(byte, second_padded & ~fixed.vector, fixed))
         return m
+
+
+def _code(byte, padded, fixed):
+    """The nine bits of a byte: its own, or those of the padding, whose low eight it then has."""
+    return Cat(byte, Mux(padded, fixed.pad, fixed.signed & byte[7]))
