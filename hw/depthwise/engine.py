@@ -111,7 +111,7 @@ class DepthwiseEngine(wiring.Component):
             # The stages behind the fetch.
             window.arrival.eq(fetch.arrival),
             window.data.eq(self.read.data),
-            weights.request.eq(fetch.arrival.taps),
+            weights.request.eq(fetch.request),
             maximum.window.eq(window.window),
             maximum.taps.eq(window.taps),
             taps.window.eq(window.window),

@@ -50,8 +50,8 @@ def arrival_layout(config: Config) -> data.StructLayout:
 class WindowFetch(wiring.Component):
     """One operation a cycle without conflicts; ``arrival`` leaves together with the ``read`` it belongs to.
 
-    The data follow by one cycle. ``range_fault``: some word of the next operation lies past the scratchpad; nothing of it, and
-    nothing after it, is read. ``frozen`` stops all reads.
+    The data follow by one cycle. ``request`` is ``arrival.taps`` a cycle before. ``range_fault``: some word of the next operation lies past
+    the scratchpad; nothing of it, and nothing after it, is read. ``frozen`` stops all reads.
     ``slot``, ``block``, ``row``: the row table; ``release``: a slot is free. ``conflict``: operations wait for a bank.
     """
 
@@ -70,6 +70,7 @@ class WindowFetch(wiring.Component):
                 "range_fault": Out(1),
                 "conflict": Out(1),
                 "read": Out(BankReadSignature(config)),
+                "request": Out(taps_layout(config)),
                 "arrival": Out(arrival_layout(config)),
             }
         )
@@ -179,7 +180,7 @@ class WindowFetch(wiring.Component):
         read_bank = Signal(data.ArrayLayout(pixels, WORDS), reset_less=True)
         arrival = Signal(arrival_layout(config), reset_less=True)
         bank_en, bank_addr = Signal(pixels, reset_less=True), Signal(data.ArrayLayout(depth_bits, pixels), reset_less=True)
-        m.d.comb += [self.arrival.eq(delayed(m, arrival, 1, name="arrival")), self.read.en.eq(bank_en)]
+        m.d.comb += [self.arrival.eq(delayed(m, arrival, 1, name="arrival")), self.request.eq(arrival.taps), self.read.en.eq(bank_en)]
         for word in range(WORDS):
             here = go & grant[word]
             m.d.sync += [

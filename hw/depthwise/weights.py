@@ -34,7 +34,7 @@ class Weights(wiring.Component):
     With 3 taps a cycle the second and the third row follow in the next two cycles, in which no other request may come.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -49,7 +49,7 @@ class Weights(wiring.Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Memory, code register, adder, weight register."""
+        """Memory, a register behind it and one at the lanes, adder, weight register."""
         m = Module()
         lanes, taps, plan = self._config.lanes, self._config.depthwise_taps, self.plan
         request = delayed(m, self.request, 1, name="request")
@@ -69,7 +69,9 @@ class Weights(wiring.Component):
         m.d.sync += omitted.eq(~Mux(plan.maximum, 0, Mux(plan.vector, in_vector, in_kernel)))
         # What clears, and what holds for an instruction, lies in registers beside the lanes.
         groups = range(0, lanes, LANES_CLEARED)
-        clear = [local(m, omitted, name=f"omitted_{first}") for first in groups]
+        late_omitted = delayed(m, omitted, 1, name="late_omitted")
+        words = delayed(m, Value.cast(self.record.data), 1, name="words")
+        clear = [local(m, late_omitted, name=f"omitted_{first}") for first in groups]
         ones = [local(m, plan.average, name=f"average_{first}") for first in groups]
         gain = [local(m, self.instruction.gain, name=f"gain_{lane}") for lane in range(lanes)]
         offset = [local(m, plan.offset, name=f"offset_{lane}") for lane in range(lanes)]
@@ -80,7 +82,7 @@ class Weights(wiring.Component):
             for lane in range(lanes):
                 m.submodules[f"weight_{tap}_{lane}"] = weight = MuxAdd(10)
                 group = lane // LANES_CLEARED
-                code = Value.cast(self.record.data).word_select(tap * lanes + lane, 8)
+                code = words.word_select(tap * lanes + lane, 8)
                 m.d.comb += [
                     weight.a.eq(offset[lane]),
                     weight.c.eq(codes[tap][lane]),
