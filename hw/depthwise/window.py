@@ -53,8 +53,7 @@ class Window(wiring.Component):
         early = delayed(m, self.arrival, 1, name="early")
         choose = delayed(m, early, 1, name="choose")
 
-        padding = local(m, plan.pad[:8], name="pad")
-        pad = Cat(padding for _ in range(lanes))
+        pad = Cat(plan.pad[:8] for _ in range(lanes))
         incoming = Signal(data.ArrayLayout(8 * lanes, WORDS), reset_less=True)
         muxes = [WideMux(width=8 * lanes, count=config.pixels + 1) for _ in range(WORDS)]
         for word, mux in enumerate(muxes):
