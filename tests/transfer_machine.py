@@ -177,7 +177,7 @@ class Machine:
                                 assert ctx.get(port.data[tap]) == self.model.get((space, place), 0), (space, place)
                         continue
                     ctx.set(port.addr, addr)
-                    await ctx.tick()
+                    await ctx.tick().repeat(2 if space == Space.WEIGHT else 1)
                     if space == Space.THRESHOLD:
                         assert ctx.get(port.data) & 0xFFFF == self.model.get((space, (0, addr)), 0)
                     else:

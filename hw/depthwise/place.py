@@ -12,6 +12,7 @@ from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
 from tercel.hw.interfaces import BANK_BITS, word_write_layout
 from tercel.hw.isa import ADDR_BITS, Mode
 from tercel.hw.memory.queue import Queue, Relay
+from tercel.hw.memory.space import RECORD_TAPS
 from tercel.hw.mux_add import MuxAdd
 
 
@@ -87,7 +88,7 @@ class Placement(wiring.Component):
             place.addr[exact_log2(config.array_depth) :].any(),
         )
         layout = data.StructLayout({"bank": BANK_BITS, "addr": ADDR_BITS, "data": 8 * config.lanes, "last": 1})
-        m.submodules.relay = relay = Relay(layout)
+        m.submodules.relay = relay = Relay(layout, spare=config.depthwise_taps == RECORD_TAPS)
         m.d.comb += [
             relay.i.p.bank.eq(place.bank),
             relay.i.p.addr.eq(place.addr),

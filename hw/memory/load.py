@@ -144,7 +144,7 @@ class LoadEngine(Component):
         # A scratchpad's word waits in a relay until its bank is free; one for a linear memory waits until the relay is empty, so that
         # words land in order.
         leaving_layout = data.StructLayout({"end": unsigned(1), "word": word_write_layout(config)})
-        m.submodules.leaving = leaving = Relay(leaving_layout)
+        m.submodules.leaving = leaving = Relay(leaving_layout, spare=word_beats(config, space=Space.ARRAY) == 1)
         m.d.comb += [
             taken.eq(word_valid & Mux(is_linear, ~leaving.o.valid, leaving.i.ready)),
             last_beat.eq(beat == last_number),

@@ -63,6 +63,8 @@ class Relay(Component):
     ----------
     shape
         Of the items.
+    spare
+        With a second register. Without it an item passes only every other cycle.
 
     Members
     -------
@@ -70,12 +72,21 @@ class Relay(Component):
         The two ends.
     """
 
-    def __init__(self, shape) -> None:
+    def __init__(self, shape, *, spare: bool = True) -> None:
+        self._spare = spare
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform) -> Module:
         """The spare register takes the item that comes while the other one is held up."""
         m = Module()
+        if not self._spare:
+            offered = Signal.like(self.i.payload, name="offered", reset_less=True)
+            m.d.comb += [self.i.ready.eq(~self.o.valid), self.o.payload.eq(offered)]
+            with m.If(~self.o.valid):
+                m.d.sync += [self.o.valid.eq(self.i.valid), offered.eq(self.i.payload)]
+            with m.Elif(self.o.ready):
+                m.d.sync += self.o.valid.eq(0)
+            return m
         spare, offered = (Signal.like(self.i.payload, name=name, reset_less=True) for name in ("spare", "offered"))
         spare_valid = Signal()
         m.d.comb += [self.i.ready.eq(~spare_valid), self.o.payload.eq(offered)]
