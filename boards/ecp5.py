@@ -14,19 +14,20 @@ _PLACED = {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D
 
 
 
-def _flip_flops(*, least_reset: int) -> str:
-    """Map flip-flops; resets of fewer than ``least_reset`` become logic.
+def _flip_flops(*, least_reset: int | None) -> str:
+    """Map flip-flops; synchronous resets of fewer than ``least_reset``, or all of them, become logic.
 
     The eight flip-flops of a tile share one reset, those without included: sets of flip-flops with a reset, which yosys finds wherever a
     value is cleared on a condition, fill the part with tiles that nobody else can use, until placement finds none.
     """
+    resets = "" if least_reset is None else f"-minsrst {least_reset} -cell $_SDFF_?P?_ r -cell $_SDFFE_?P??_ r "
     return (
-        f"opt_clean; dfflegalize -minsrst {least_reset} -mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_SDFF_?P?_ r "
-        "-cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r -cell $_SDFFE_?P??_ r -cell $_DLATCH_?_ x"
+        f"opt_clean; dfflegalize {resets}-mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r "
+        "-cell $_DLATCH_?_ x"
     )
 
 
-def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int, least_reset: int, placer: str) -> Device:
+def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int, least_reset: int | None, placer: str) -> Device:
     return Device(
         name=name,
         part=part,
@@ -47,9 +48,9 @@ def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: 
     )
 
 
-# ``base`` fills half of the 85F's flip-flops; on the 25F ``small`` takes four fifths, and with sets of 250 there was no placement. On the
-# 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F.
+# ``base`` fills half of the 85F's flip-flops. On the 25F ``small`` takes 85 %, and with three resets of 500 each there was no placement. On
+# the 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F.
 DEVICES = (
     _part(name="ecp5-85f", part="LFE5U-85F-6", option="--85k", luts=83640, dsps=156, memories=208, least_reset=16, placer="static"),
-    _part(name="ecp5-25f", part="LFE5U-25F-6", option="--25k", luts=24288, dsps=28, memories=56, least_reset=400, placer="heap"),
+    _part(name="ecp5-25f", part="LFE5U-25F-6", option="--25k", luts=24288, dsps=28, memories=56, least_reset=None, placer="heap"),
 )
