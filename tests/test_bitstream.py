@@ -49,10 +49,10 @@ def test_pll_dividers() -> None:
 
 
 def test_boards() -> None:
-    """The line's rate and the memory's clock suit each board."""
+    """The line's rate, which ten bits of a byte may miss by 4 % in all, and the memory's clock suit each board."""
     for name, board in BOARDS.items():
         assert board.name == name
-        assert abs(board.clock_hz / round(board.clock_hz / board.baud) / board.baud - 1) < 0.0102
+        assert abs(board.clock_hz / round(board.clock_hz / board.baud) / board.baud - 1) < 0.0125
         assert board.memory.cycles(clock_mhz=board.clock_hz / 1e6).cas == 2
         Fragment.get(board.clocks(board.clock_hz), board.platform())
 
