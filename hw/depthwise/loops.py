@@ -27,7 +27,8 @@ class Loops(wiring.Component):
     """Walks the loops; an operation a cycle while ``column`` is ready, the rows are there and results have room.
 
     ``begin`` starts an instruction in the next cycle; ``instruction`` and ``plan`` hold until all its operations are done.
-    ``available``, ``taken``: output rows of the row table. ``credit``: there is room for one more word; ``claim`` takes it.
+    ``available``: in the next cycle there are the rows of an output row; ``taken`` takes them. ``credit``: in the next cycle there is room
+    for one more word; ``claim`` takes it.
     ``full``: an operation waits for that room. ``busy``: it waits for the taps. ``running`` falls after the last operation.
     """
 
@@ -127,12 +128,14 @@ class Loops(wiring.Component):
             o.taps.parameter.eq(parameter),
         ]
 
-        # Flow.
-        runnable = self.running & self.available
+        # Flow. Whether there is an operation is a register: ``step`` enables all of this, and decides much.
+        available, credit = Signal(), Signal(reset_less=True)
+        next_running, next_busy, waiting = Signal(), Signal(), Signal()
         step = self.column.valid & self.column.ready
         m.d.comb += [
-            self.column.valid.eq(runnable & self.credit & ~self.busy),
-            self.full.eq(runnable & ~self.credit & ~self.busy),
+            next_running.eq(self.begin | self.running & ~(step & plane_end & groups.end)),
+            waiting.eq(next_running & self.available & ~next_busy),
+            self.full.eq(self.running & available & ~credit & ~self.busy),
             self.claim.eq(step & o.taps.last),
             self.taken.eq(step & line_end),
             inners.step.eq(step & phase_end),
@@ -141,14 +144,24 @@ class Loops(wiring.Component):
             rows.step.eq(step & line_end),
             groups.step.eq(step & plane_end),
         ]
+        m.d.sync += [
+            self.running.eq(next_running),
+            self.busy.eq(next_busy),
+            available.eq(self.available),
+            credit.eq(self.credit),
+            self.column.valid.eq(waiting & self.credit),
+        ]
 
         if self._config.depthwise_taps < RECORD_TAPS:
             # It counts with the operations, so that conflicts in the fetch do not bring windows closer together.
             once_more = Signal()
+            m.d.comb += next_busy.eq(self.busy)
             with m.If(self.column.ready):
-                m.d.sync += [self.busy.eq(once_more), once_more.eq(0)]
+                m.d.comb += next_busy.eq(once_more)
+                m.d.sync += once_more.eq(0)
             with m.If(step & phase_end):
-                m.d.sync += [self.busy.eq(~plan.maximum | unit_end), once_more.eq(~plan.maximum)]
+                m.d.comb += next_busy.eq(~plan.maximum | unit_end)
+                m.d.sync += once_more.eq(~plan.maximum)
 
         # Column pointers, relative to the row: of the next column, and of the output's first.
         x_place, x_number = Signal(POINTER, reset_less=True), Signal(signed(16), reset_less=True)
@@ -184,8 +197,6 @@ class Loops(wiring.Component):
                 m.d.sync += [phase.eq(0), slot.eq(~slot)]
             with m.If(plane_end):
                 m.d.sync += [group.eq(next_group), record_base.eq(record + 1), parameter.eq(parameter + ~plan.average)]
-                with m.If(groups.end):
-                    m.d.sync += self.running.eq(0)
 
             m.d.sync += [place.eq(column.o), number.eq(number + Mux(two, i.dilation_x << 1, i.dilation_x))]
             with m.If(phase_end & inners.end & ~plan.slide):
@@ -198,7 +209,6 @@ class Loops(wiring.Component):
                 m.d.sync += [x_place.eq(start), x_number.eq(i.x_start)]
         with m.If(self.begin):
             m.d.sync += [
-                self.running.eq(1),
                 group.eq(0),
                 place.eq(0),
                 number.eq(i.x_start),

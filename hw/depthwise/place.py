@@ -19,7 +19,8 @@ from tercel.hw.mux_add import MuxAdd
 class Placement(wiring.Component):
     """A queue of ``depth`` words and the walk over their places.
 
-    ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come with ``credit``.
+    ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come the cycle after
+    ``credit``.
     ``begin`` starts an instruction, whose fields hold until ``finished``, the cycle after the one in which its last word is accepted.
     A word past its scratchpad is not offered: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the relay's registers
     and ``finished``.
@@ -47,10 +48,11 @@ class Placement(wiring.Component):
         m = Module()
         config, i = self._config, self.instruction
         m.submodules.queue = queue = Queue(8 * config.lanes, depth=self._depth)
-        # The words that come and go are counted a cycle late, and the credit is a register: two words of room are kept back for that.
+        # The words that come and go are counted a cycle late, the credit is a register, and so is what it allows: three words of room are
+        # kept back for that.
         free = Signal(range(self._depth + 1), init=self._depth)
         accept, left, claimed = Signal(), Signal(reset_less=True), Signal(reset_less=True)
-        m.d.sync += [left.eq(accept), claimed.eq(self.claim), free.eq(free + left - claimed), self.credit.eq(free > 2)]
+        m.d.sync += [left.eq(accept), claimed.eq(self.claim), free.eq(free + left - claimed), self.credit.eq(free > 3)]
         m.d.comb += [queue.i.payload.eq(self.word), queue.i.valid.eq(self.word_valid)]
 
         vector = i.mode == Mode.MATRIX_VECTOR

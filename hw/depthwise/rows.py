@@ -21,8 +21,8 @@ class RowTable(wiring.Component):
 
     Entry (slot, block) of table i is kernel row 3*block + i. A kernel of h rows takes 2*h cycles an output row. ``begin`` starts
     an instruction, whose fields hold until ``finished``; ``slot`` and ``block`` select the three ``row`` outputs in the same cycle.
-    ``available``: the next output row can be read; ``taken`` takes it (in the order written, slots alternate); ``release``
-    frees the oldest slot taken.
+    ``available``: the next output row can be read in the next cycle; ``taken`` takes it (in the order written, slots alternate);
+    ``release`` frees the oldest slot taken.
     """
 
     def __init__(self, config: Config) -> None:
@@ -85,8 +85,8 @@ class RowTable(wiring.Component):
         m.d.sync += [
             free.eq(free + self.release - commit),
             filled.eq(filled + commit - self.taken),
-            self.available.eq(commit | filled[1] | (filled[0] & ~self.taken)),
         ]
+        m.d.comb += self.available.eq(commit | filled[1] | (filled[0] & ~self.taken))
 
         # The operands of the next sum: this kernel row's pointer and its delta, or the output row's for the last one.
         base, delta = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True)
