@@ -97,14 +97,24 @@ def measure_machine(config: Config, *, device: Device, folder: Path, route: bool
     from tercel.hw.npu import Npu
 
     lanes = config.array_lanes + config.depthwise_lanes
-    return measure(Npu(config), name=config.name, lanes=lanes, device=device, folder=folder, route=route, report=report)
+    name = config.name
+    return measure(Npu(config), name=name, machine=name, lanes=lanes, device=device, folder=folder, route=route, report=report)
 
 
 def measure(
-    component: Component, *, name: str, device: Device, folder: Path, lanes: int = 0, route: bool = True, report: Report | None = None
+    component: Component,
+    *,
+    name: str,
+    device: Device,
+    folder: Path,
+    lanes: int = 0,
+    machine: str | None = None,
+    route: bool = True,
+    report: Report | None = None,
 ) -> Area:
     """Synthesize ``component`` and, with ``route``, place and route it for :data:`TARGET_MHZ`.
 
+    ``machine`` is the name of the config of a whole machine, for which the device may have a floorplan.
     ``folder`` receives the netlists, the reports and the logs. ``report`` is called with a line of text whenever there is news.
 
     Raises
@@ -140,8 +150,7 @@ def measure(
         placer = find_tool(device.place_tool)
         tools[placer.name] = placer.version
         started = time.monotonic()
-        if device.edit_netlist is not None:
-            device.edit_netlist(folder / "top.json")
+        device.prepare_netlist(folder / "top.json", machine=machine)
         (folder / "top.cst").write_text(device.constraints)
         arguments = [argument.format(netlist="top.json") for argument in device.place_arguments]
         extra = ["--freq", f"{TARGET_MHZ:g}", "--report", "report.json", "--timing-allow-fail", "--seed", "1"]

@@ -110,8 +110,7 @@ def build_bitstream(
     timed("synthesis", lambda: _run(yosys, ["-p", script], folder, "yosys.log", yosys_step(tell)))
     check_fit(device.count(parse_cells((folder / "cells.json").read_text())), device=device)
 
-    if device.edit_netlist is not None:
-        device.edit_netlist(folder / "top.json")
+    device.prepare_netlist(folder / "top.json", machine=None if top else board.config.name)
     arguments = [argument.format(netlist="top.json") for argument in (*board_place_arguments(board), *packer.place_arguments)]
     arguments += ["--freq", f"{board.clock_hz / 1e6:g}", "--report", "report.json", "--timing-allow-fail", "--seed", str(seed)]
     timed("place and route", lambda: _run(placer, arguments, folder, "place.log", place_step(tell)))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tercel.boards.floorplan import Floorplan
+
 Cells = Mapping[str, int]
 """Number of cells by type, after synthesis."""
 
@@ -19,7 +21,9 @@ class Device:
     flip_flops
         Yosys commands between its coarse part and ``map_ffs``, where it has one; empty otherwise.
     edit_netlist
-        Changes yosys' netlist, a file, before place and route.
+        Changes yosys' netlist, a file, before place and route; call :meth:`prepare_netlist`.
+    floorplans
+        For whole machines, by the name of their config.
     place_tool
         Name of the place and route tool in :mod:`tercel.sim.toolchain`.
     place_arguments
@@ -49,6 +53,7 @@ class Device:
     platform: object = None
     flip_flops: str = ""
     edit_netlist: Callable[[Path], None] | None = None
+    floorplans: Mapping[str, Floorplan] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -58,6 +63,19 @@ class Device:
         if self.flip_flops:
             return f"{command} -run begin:map_ffs; {self.flip_flops}; {command} -run map_ffs: -json top.json"
         return f"{command} -json top.json"
+
+    def prepare_netlist(self, path: Path, *, machine: str | None = None) -> None:
+        """Make yosys' netlist ready for place and route. ``machine`` is the name of its config if it is a whole one.
+
+        Raises
+        ------
+        ToolError
+            The machine's floorplan and the netlist disagree.
+        """
+        if self.edit_netlist is not None:
+            self.edit_netlist(path)
+        if machine in self.floorplans:
+            self.floorplans[machine].apply(path)
 
     def count(self, cells: Cells) -> dict[str, int]:
         """Resources that ``cells`` need."""

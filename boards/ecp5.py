@@ -2,6 +2,8 @@
 
 from tercel.boards.carry_constants import tie_carry_constants
 from tercel.boards.device import Device
+from tercel.boards.ecp5_floorplan import BASE_FLOORPLAN
+from tercel.boards.floorplan import Floorplan
 from tercel.hw.mux_add import Ecp5
 
 _WEIGHTS = {
@@ -27,7 +29,16 @@ def _flip_flops(*, least_reset: int | None) -> str:
     )
 
 
-def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: int, least_reset: int | None, placer: str) -> Device:
+def _part(
+    *,
+    name: str,
+    part: str,
+    option: str,
+    available: dict[str, int],
+    least_reset: int | None,
+    placer: str,
+    floorplans: dict[str, Floorplan],
+) -> Device:
     return Device(
         name=name,
         part=part,
@@ -42,8 +53,9 @@ def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: 
         ),
         weights=_WEIGHTS,
         placed=_PLACED,
-        available={"LUT4": luts, "FF": luts, "DSP": dsps, "block RAM": memories},
+        available=available,
         platform=Ecp5(),
+        floorplans=floorplans,
         notes=("a carry cell CCU2C counts for 2 LUT4; a 16x4 distributed memory for 6: 4, and 2 that its write port takes",),
     )
 
@@ -51,6 +63,22 @@ def _part(*, name: str, part: str, option: str, luts: int, dsps: int, memories: 
 # ``base`` fills half of the 85F's flip-flops. On the 25F ``small`` takes 85 %, and with three resets of 500 each there was no placement. On
 # the 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F.
 DEVICES = (
-    _part(name="ecp5-85f", part="LFE5U-85F-6", option="--85k", luts=83640, dsps=156, memories=208, least_reset=16, placer="static"),
-    _part(name="ecp5-25f", part="LFE5U-25F-6", option="--25k", luts=24288, dsps=28, memories=56, least_reset=None, placer="heap"),
+    _part(
+        name="ecp5-85f",
+        part="LFE5U-85F-6",
+        option="--85k",
+        available={"LUT4": 83640, "FF": 83640, "DSP": 156, "block RAM": 208},
+        least_reset=16,
+        placer="static",
+        floorplans={"base": BASE_FLOORPLAN},
+    ),
+    _part(
+        name="ecp5-25f",
+        part="LFE5U-25F-6",
+        option="--25k",
+        available={"LUT4": 24288, "FF": 24288, "DSP": 28, "block RAM": 56},
+        least_reset=None,
+        placer="heap",
+        floorplans={},
+    ),
 )

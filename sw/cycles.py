@@ -44,7 +44,7 @@ LOAD_SCRATCHPAD_LATENCY = 1
 """Further cycles of a LOAD into a scratchpad."""
 STORE_START = 2
 """Cycles between the reads of two STOREs."""
-STORE_LATENCY = 11
+STORE_LATENCY = 12
 """From the start to the last acknowledge, besides the beats and the memory's latency."""
 SYNC_LATENCY = 1
 """From start to end of a SYNC."""

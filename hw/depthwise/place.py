@@ -22,8 +22,8 @@ class Placement(wiring.Component):
     ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come the cycle after
     ``credit``.
     ``begin`` starts an instruction, whose fields hold until ``finished``, the cycle after the one in which its last word is accepted.
-    A word past its scratchpad is not offered: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the relay's registers
-    and ``finished``.
+    A word past its scratchpad is not offered, nor any after it: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the
+    relay's registers and ``finished``.
     """
 
     def __init__(self, config: Config, *, depth: int) -> None:
@@ -89,29 +89,29 @@ class Placement(wiring.Component):
             place.addr[exact_log2(config.window_depth) :].any(),
             place.addr[exact_log2(config.array_depth) :].any(),
         )
-        layout = data.StructLayout({"bank": BANK_BITS, "addr": ADDR_BITS, "data": 8 * config.lanes, "last": 1})
+        layout = data.StructLayout({"bank": BANK_BITS, "addr": ADDR_BITS, "data": 8 * config.lanes, "last": 1, "over": 1})
+        written = Signal()
         m.submodules.relay = relay = Relay(layout, spare=config.depthwise_taps == RECORD_TAPS)
         m.d.comb += [
             relay.i.p.bank.eq(place.bank),
             relay.i.p.addr.eq(place.addr),
             relay.i.p.data.eq(queue.o.payload),
             relay.i.p.last.eq(xs.end & rows.end & groups.end),
-            relay.i.valid.eq(running & queue.o.valid & (~xs.end | ready) & ~over),
+            relay.i.p.over.eq(over),
+            relay.i.valid.eq(running & queue.o.valid & (~xs.end | ready)),
             accept.eq(relay.i.valid & relay.i.ready),
             queue.o.ready.eq(accept),
             xs.step.eq(accept),
             rows.step.eq(accept & xs.end),
             groups.step.eq(accept & xs.end & rows.end),
-            self.write.valid.eq(relay.o.valid),
+            self.write.valid.eq(relay.o.valid & ~relay.o.p.over),
             self.write.p.bank.eq(relay.o.p.bank),
             self.write.p.addr.eq(relay.o.p.addr),
             self.write.p.data.eq(relay.o.p.data),
-            relay.o.ready.eq(self.write.ready),
+            written.eq(self.write.valid & self.write.ready),
+            relay.o.ready.eq(written),
         ]
-        m.d.sync += [
-            self.finished.eq(relay.o.valid & relay.o.ready & relay.o.p.last),
-            self.range_fault.eq(running & queue.o.valid & over),
-        ]
+        m.d.sync += [self.finished.eq(written & relay.o.p.last), self.range_fault.eq(relay.o.valid & relay.o.p.over)]
         m.submodules.line = line = MuxAdd(ADDR_BITS)
         m.d.comb += [
             line.a.eq(Mux(rows.end, group + 1, group)),

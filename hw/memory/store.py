@@ -26,9 +26,9 @@ class StoreEngine(Component):
     """Reads words whenever the scratchpad lets it, and writes their beats.
 
     One beat a cycle while the memory port and the scratchpad allow; 2 cycles between the reads of two instructions, hidden while beats
-    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 11 cycles after the start was taken. ``done`` is offered in
+    wait; rows as in :class:`Walk`. The first beat is offered to the memory port 12 cycles after the start was taken. ``done`` is offered in
     the cycle after the answer to an instruction's last beat. With a memory that answers after L cycles (L = 1: in the next), an
-    instruction of B beats is done B + L + 13 cycles after its start was taken.
+    instruction of B beats is done B + L + 14 cycles after its start was taken.
 
     Parameters
     ----------
@@ -112,16 +112,18 @@ class StoreEngine(Component):
             words.i.payload.eq(self.read_data),
         ]
 
-        # Write side. The queues' outputs are slow, so their heads are copied; a word moves down beat by beat.
+        # Write side. The queues' outputs are slow, so their heads are copied; a word moves down beat by beat. The port's answer to a beat
+        # comes late in a cycle, and reaches no further than the relay.
         place = Signal(place_layout, reset_less=True)
         word = Signal(8 * config.lanes, reset_less=True)
+        m.submodules.beats = beats = Relay(self.memory.request.payload.shape())
         head_valid = Signal()
         head_free = Signal()
         fresh = Signal()
         beat = Signal()
         follows = Signal()
         m.d.comb += [
-            head_free.eq(~head_valid | beat),
+            head_free.eq(~head_valid | beats.i.ready),
             follows.eq(places.o.valid & (words.o.valid | ~fresh)),
             places.o.ready.eq(head_free & (words.o.valid | ~fresh)),
             words.o.ready.eq(head_free & places.o.valid & fresh),
@@ -141,10 +143,13 @@ class StoreEngine(Component):
         refused = Signal(4)
         refuses = Signal()
         m.d.comb += [
-            self.memory.request.valid.eq(head_valid & ~refuses),
-            self.memory.request.p.addr.eq(place.addr),
-            self.memory.request.p.data.eq(word[:beat_bits]),
-            self.memory.request.p.last.eq(place.last),
+            beats.i.valid.eq(head_valid),
+            beats.i.p.addr.eq(place.addr),
+            beats.i.p.data.eq(word[:beat_bits]),
+            beats.i.p.last.eq(place.last),
+            beats.o.ready.eq(beat),
+            self.memory.request.valid.eq(beats.o.valid & ~refuses),
+            self.memory.request.payload.eq(beats.o.payload),
             beat.eq(self.memory.request.valid & self.memory.request.ready),
         ]
         up_down(m, reserved, up=enter, down=beat)
@@ -157,7 +162,7 @@ class StoreEngine(Component):
             m.d.comb += ledger.failed.eq(refused)
         with m.Elif((reserved == 0) & (unanswered == 0)):
             m.d.comb += ledger.failed.eq(fault)
-        waits = head_valid | (unanswered != 0)
+        waits = head_valid | beats.o.valid | (unanswered != 0)
         reads = self.read.valid & ~self.read.ready
         m.d.comb += ledger.events.eq(Cat(beat, ~beat & waits & ~reads, ~beat & reads, ~beat & ~waits & ~reads))
         return m

@@ -1,0 +1,66 @@
+"""Cells of a netlist that are given places."""
+
+import json
+import re
+
+import pytest
+
+from tercel.boards.ecp5 import DEVICES
+from tercel.boards.ecp5_floorplan import BASE_FLOORPLAN
+from tercel.boards.floorplan import Floorplan
+from tercel.hw.config import BASE
+from tercel.sim.toolchain import ToolError
+
+_PLAN = Floorplan(cell_types=frozenset({"RAM"}), places={"memory.bank_0": "X1/Y2/EBR0", "memory.bank_1": "X3/Y2/EBR1"})
+
+
+def _netlist(path, cells):
+    content = {name: {"type": kind, "attributes": {}, "connections": {}} for name, kind in cells.items()}
+    path.write_text(json.dumps({"modules": {"top": {"cells": content}}}))
+
+
+def _places(path):
+    cells = json.loads(path.read_text())["modules"]["top"]["cells"]
+    return {name: cell["attributes"].get("BEL") for name, cell in cells.items()}
+
+
+def test_cells_are_found_inside_other_modules_and_under_numbered_names(tmp_path):
+    path = tmp_path / "top.json"
+    cells = {"soc.memory$12.bank_0": "RAM", "soc.memory$12.bank_1": "RAM", "soc.memory$12.bank_2": "RAM", "other.bank_0": "RAM"}
+    _netlist(path, cells)
+    _PLAN.apply(path)
+    places = {"soc.memory$12.bank_0": "X1/Y2/EBR0", "soc.memory$12.bank_1": "X3/Y2/EBR1", "soc.memory$12.bank_2": None, "other.bank_0": None}
+    assert _places(path) == places
+
+
+def test_a_cell_of_another_type_is_not_placed(tmp_path):
+    path = tmp_path / "top.json"
+    _netlist(path, {"memory.bank_0": "RAM", "memory.bank_1": "LUT4"})
+    with pytest.raises(ToolError, match=re.escape("a place for memory.bank_1, which synthesis did not make; change the floorplan")):
+        _PLAN.apply(path)
+    assert _places(path) == {"memory.bank_0": None, "memory.bank_1": None}
+
+
+def test_a_machine_with_a_floorplan_gets_it_and_others_do_not(tmp_path):
+    device = next(device for device in DEVICES if device.name == "ecp5-85f")
+    assert device.floorplans == {BASE.name: BASE_FLOORPLAN}
+    path = tmp_path / "top.json"
+    _netlist(path, dict.fromkeys(BASE_FLOORPLAN.places, "DP16KD"))
+    content = json.loads(path.read_text())
+    content["modules"]["top"]["netnames"] = {}
+    path.write_text(json.dumps(content))
+    device.prepare_netlist(path, machine="small")
+    assert set(_places(path).values()) == {None}
+    device.prepare_netlist(path, machine=BASE.name)
+    assert _places(path) == BASE_FLOORPLAN.places
+
+
+def test_the_sites_of_base_differ_and_exist_in_rows_of_their_kind():
+    sites = list(BASE_FLOORPLAN.places.values())
+    assert len(sites) == len(set(sites))
+    rows = {"MULT18": {10, 34, 58}, "EBR": {22, 46, 70, 82}}
+    for site in sites:
+        column, row, kind = re.fullmatch(r"X(\d+)/Y(\d+)/(EBR|MULT18)_?\d", site).groups()
+        assert int(row) in rows[kind] and 4 <= int(column) <= 120
+    multipliers = sum("MULT18" in site for site in sites)
+    assert multipliers == BASE.pixels * (BASE.drain_lanes + 1) + BASE.depthwise_lanes + 2 * BASE.lanes
