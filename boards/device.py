@@ -1,5 +1,6 @@
 """What the area flow knows of an FPGA: how its tools are called, what its cells count for and what it has."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ class Device:
         Name of the place and route tool in :mod:`tercel.sim.toolchain`.
     place_arguments
         Its arguments; ``{netlist}`` stands for the file.
+    place_settings
+        Its settings that are no arguments, whole numbers; they travel in the netlist.
     constraints
         Text of the file ``top.cst`` that place and route reads; empty where pins may stay unplaced.
     weights
@@ -53,6 +56,7 @@ class Device:
     platform: object = None
     flip_flops: str = ""
     edit_netlist: Callable[[Path], None] | None = None
+    place_settings: Mapping[str, int] = field(default_factory=dict)
     floorplans: Mapping[str, Floorplan] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
@@ -76,6 +80,11 @@ class Device:
             self.edit_netlist(path)
         if machine in self.floorplans:
             self.floorplans[machine].apply(path)
+        if self.place_settings:
+            netlist = json.loads(path.read_text())
+            # A number in this format is its 32 binary digits.
+            netlist["modules"]["top"]["settings"] = {name: f"{value:032b}" for name, value in self.place_settings.items()}
+            path.write_text(json.dumps(netlist))
 
     def count(self, cells: Cells) -> dict[str, int]:
         """Resources that ``cells`` need."""

@@ -37,6 +37,8 @@ def _part(
     available: dict[str, int],
     least_reset: int | None,
     placer: str,
+    router: str,
+    place_settings: dict[str, int],
     floorplans: dict[str, Floorplan],
 ) -> Device:
     return Device(
@@ -46,11 +48,11 @@ def _part(
         flip_flops=_flip_flops(least_reset=least_reset),
         edit_netlist=tie_carry_constants,
         place_tool="nextpnr-ecp5",
-        # The default router: router2 is faster on single blocks and went round in circles on the whole of ``small``.
         place_arguments=(
             *(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),
-            *("--placer", placer),
+            *("--placer", placer, "--router", router),
         ),
+        place_settings=place_settings,
         weights=_WEIGHTS,
         placed=_PLACED,
         available=available,
@@ -61,7 +63,8 @@ def _part(
 
 
 # ``base`` fills half of the 85F's flip-flops. On the 25F ``small`` takes 85 %, and with three resets of 500 each there was no placement. On
-# the 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F.
+# the 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F. There
+# router2 went round in circles; on the 85F router1 did not come to an end.
 DEVICES = (
     _part(
         name="ecp5-85f",
@@ -70,6 +73,9 @@ DEVICES = (
         available={"LUT4": 83640, "FF": 83640, "DSP": 156, "block RAM": 208},
         least_reset=16,
         placer="static",
+        router="router2",
+        # Wires may leave the rectangle around their ends by so many tiles, not 3: the longest wires of the part lead over 6.
+        place_settings={"router2/bbMargin/x": 8, "router2/bbMargin/y": 8},
         floorplans={"base": BASE_FLOORPLAN},
     ),
     _part(
@@ -79,6 +85,8 @@ DEVICES = (
         available={"LUT4": 24288, "FF": 24288, "DSP": 28, "block RAM": 56},
         least_reset=None,
         placer="heap",
+        router="router1",
+        place_settings={},
         floorplans={},
     ),
 )
