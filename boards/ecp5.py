@@ -63,8 +63,8 @@ def _part(
 
 
 # ``base`` fills half of the 85F's flip-flops. On the 25F ``small`` takes 85 %, and with three resets of 500 each there was no placement. On
-# the 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F. There
-# router2 went round in circles; on the 85F router1 did not come to an end.
+# the 85F the static placer leaves a ninth less wire; it found no place for ``small`` on the 25F. On the 25F router2 went round in
+# circles; on the 85F router1 did not come to an end.
 DEVICES = (
     _part(
         name="ecp5-85f",

@@ -15,8 +15,7 @@ together, since the feeder may bring each bank's to each pixel. Block RAMs witho
     row 70   block RAMs    array scratchpad, the drain's parameters in the middle
     row 82   block RAMs
 
-Wires of the whole board after placement, in tiles: 714,000 without a floorplan, 542,000 with the array first and the depthwise engine in
-the middle, 515,000 so.
+With the array first and the depthwise engine around the middle rows, the wires in the middle of the part were too many to route.
 """
 
 from collections.abc import Iterator

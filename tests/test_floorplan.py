@@ -16,7 +16,7 @@ _PLAN = Floorplan(cell_types=frozenset({"RAM"}), places={"memory.bank_0": "X1/Y2
 
 def _netlist(path, cells):
     content = {name: {"type": kind, "attributes": {}, "connections": {}} for name, kind in cells.items()}
-    path.write_text(json.dumps({"modules": {"top": {"cells": content}}}))
+    path.write_text(json.dumps({"modules": {"top": {"cells": content, "netnames": {}}}}))
 
 
 def _places(path):
@@ -45,9 +45,6 @@ def test_a_machine_with_a_floorplan_gets_it_and_others_do_not(tmp_path):
     assert device.floorplans == {BASE.name: BASE_FLOORPLAN}
     path = tmp_path / "top.json"
     _netlist(path, dict.fromkeys(BASE_FLOORPLAN.places, "DP16KD"))
-    content = json.loads(path.read_text())
-    content["modules"]["top"]["netnames"] = {}
-    path.write_text(json.dumps(content))
     device.prepare_netlist(path, machine="small")
     assert set(_places(path).values()) == {None}
     device.prepare_netlist(path, machine=BASE.name)
