@@ -8,9 +8,9 @@ together, since the feeder may bring each bank's to each pixel. Block RAMs witho
 ::
 
     row 10   multipliers   depthwise: lanes 0, 2, 4, 6
-    row 22   block RAMs    window scratchpad and records
+    row 22   block RAMs    window scratchpad and records, parameters of lanes 0, 2, 4, 6
     row 34   multipliers   depthwise: lanes 1, 3, 5, 7
-    row 46   block RAMs
+    row 46   block RAMs    parameters of lanes 1, 3, 5, 7
     row 58   multipliers   array: drain and activation sums
     row 70   block RAMs    array scratchpad, the drain's parameters in the middle
     row 82   block RAMs
@@ -55,7 +55,7 @@ def _drain_multipliers() -> Row:
 def _array_memories() -> Row:
     # Each block RAM holds nine of a word's 64 bits, the last one only one: those, and one more for which there is no site, lie anywhere.
     banks: Row = [f"array_scratchpad.bank_{bank}.0.{part}" for part in range(7) for bank in range(BASE.pixels)]
-    parameters: Row = [f"memory_system.parameter.memory_0.0.{part}" for part in range(4)]
+    parameters: Row = [f"memory_system.parameter.memory_{lane}.0.0" for lane in range(BASE.drain_lanes)]
     return banks[:24] + parameters + banks[24:48]
 
 
@@ -74,7 +74,18 @@ def _depthwise_memories() -> Row:
         records: Row = [f"record.tap_{tap}.0.{pair // 2}" for tap in range(RECORD_TAPS)]
         records = records[:5] if pair % 2 == 0 else [*records[5:], None]
         banks: Row = [f"window_scratchpad.bank_{bank}.0.{pair}" for bank in range(BASE.pixels)]
-        row += [*records[:3], *banks, *records[3:], None]
+        row += [*records[:3], *banks, *records[3:], _depthwise_parameters(lane=2 * pair)]
+    return row
+
+
+def _depthwise_parameters(*, lane: int) -> str:
+    return f"memory_system.depthwise_parameter.memory_{lane}.0.0"
+
+
+def _odd_depthwise_parameters() -> Row:
+    row: Row = []
+    for lane in range(1, BASE.lanes, 2):
+        row += [*[None] * 12, _depthwise_parameters(lane=lane)]
     return row
 
 
@@ -83,6 +94,7 @@ def _places() -> Iterator[tuple[str, str]]:
         ("MULT18", 10, _depthwise_multipliers(odd=False)),
         ("EBR", 22, _depthwise_memories()),
         ("MULT18", 34, _depthwise_multipliers(odd=True)),
+        ("EBR", 46, _odd_depthwise_parameters()),
         ("MULT18", 58, _drain_multipliers()),
         ("EBR", 70, _array_memories()),
     )

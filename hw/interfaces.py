@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS, INSTRUCTION_BITS
-from tercel.hw.memory.space import spaces, word_bytes
+from tercel.hw.memory.space import most_parts, part_bytes, spaces
 
 BANK_BITS = 4
 
@@ -99,15 +99,25 @@ class LinearReadSignature(wiring.Signature):
 
 
 class LinearWriteSignature(wiring.Signature):
-    """Words on their way from the load engine into the linear memories, as seen from the load engine; every write is accepted.
+    """What the load engine writes into the linear memories, words or parts of words, as seen from it; every write is accepted.
 
-    ``space`` is the memory written (the others ignore the word), ``addr`` the word or record (its low bits count: the memories
-    are rings), ``tap`` the tap word 0..8 of a record. The word, in its format in external memory, is in the *highest* bytes of ``data``.
+    ``space`` is the memory written (the others ignore it), ``addr`` the word or record (its low bits count: the memories are rings),
+    ``tap`` the tap word 0..8 of a record, ``part`` which part of its word it is, of ``part_bytes`` each. It is, in its format in
+    external memory, in the *highest* bytes of ``data``.
     """
 
     def __init__(self, config: Config) -> None:
-        widest = max(word_bytes(config, space=space) for space in spaces(config))
-        super().__init__({"en": Out(1), "space": Out(3), "addr": Out(16), "tap": Out(4), "data": Out(8 * widest)})
+        widest = max(part_bytes(config, space=space) for space in spaces(config))
+        super().__init__(
+            {
+                "en": Out(1),
+                "space": Out(3),
+                "addr": Out(16),
+                "tap": Out(4),
+                "part": Out(range(most_parts(config))),
+                "data": Out(8 * widest),
+            }
+        )
 
 
 def beat_addr_bits(config: Config) -> int:

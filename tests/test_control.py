@@ -9,6 +9,7 @@ from amaranth.sim import Simulator
 from wishbone_bench import WishboneMaster
 
 from tercel.hw.config import Config
+from tercel.hw.control.assembly import Assembly
 from tercel.hw.control.csr import ADDRESSES
 from tercel.hw.control.sequencer import Sequencer, sequencer_counter_names
 from tercel.hw.control.supervisor import State
@@ -366,3 +367,33 @@ def test_directed_programs() -> None:
 
     bench.simulator.add_testbench(testbench)
     bench.simulator.run()
+
+
+@pytest.mark.parametrize("memory_width", [1, 8])
+def test_an_assembly_keeps_the_low_bits_of_the_last_instruction(memory_width: int) -> None:
+    """Complete two cycles after the last beat, and still there when the next instruction's first one comes; beats may pause."""
+    bits = 13 + 8 * memory_width
+    dut = Assembly(Config(memory_width=memory_width), instruction_bits=bits)
+    rng = random.Random(memory_width)
+
+    async def testbench(ctx) -> None:
+        for _ in range(20):
+            word = rng.getrandbits(8 * INSTRUCTION_BYTES)
+            for number in range(INSTRUCTION_BYTES // memory_width):
+                while rng.random() < 0.3:
+                    ctx.set(dut.beat.valid, 0)
+                    ctx.set(dut.beat.number, rng.randrange(INSTRUCTION_BYTES // memory_width))
+                    await ctx.tick()
+                beat = word >> 8 * memory_width * number & (1 << 8 * memory_width) - 1
+                ctx.set(dut.beat, {"valid": 1, "number": number, "data": beat})
+                await ctx.tick()
+            ctx.set(dut.beat.valid, 0)
+            await ctx.tick()
+            for _ in range(rng.randrange(1, 4)):
+                assert ctx.get(dut.instruction) == word & (1 << bits) - 1
+                await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(testbench)
+    simulator.run()

@@ -4,6 +4,7 @@ import random
 from itertools import groupby
 
 import pytest
+from amaranth.hdl import Value
 from amaranth.sim import Simulator
 from movement import WishboneMemory
 
@@ -12,7 +13,7 @@ from tercel.hw.isa import Space
 from tercel.hw.memory.linear import LinearMemory
 from tercel.hw.memory.port import OUTSTANDING_MAX, TURN_BEATS, MemoryPort
 from tercel.hw.memory.scratchpad import Scratchpad
-from tercel.hw.memory.space import spaces, word_bytes
+from tercel.hw.memory.space import part_bytes, spaces, word_bytes
 
 CONFIG = Config(
     pixels=3, lanes=4, outputs=4, drain_lanes=2, array_depth=64, window_depth=64, weight_depth=64, parameter_depth=16, record_depth=16,
@@ -21,6 +22,10 @@ CONFIG = Config(
 CHANNEL_CONFIG = Config(
     pixels=2, lanes=2, outputs=6, drain_lanes=2, multiplier_bits=12, per_channel_multiplier=True, array_depth=64, window_depth=64,
     weight_depth=64, parameter_depth=16, record_depth=16, threshold_depth=16, memory_width=2, depthwise_taps=3,
+)  # fmt: skip
+SIXTEEN_BYTES = Config(
+    pixels=2, lanes=16, outputs=16, drain_lanes=4, array_depth=64, window_depth=64, weight_depth=64, parameter_depth=16, record_depth=16,
+    threshold_depth=16, memory_width=16,
 )  # fmt: skip
 
 
@@ -107,11 +112,11 @@ def test_scratchpad_cycle_by_cycle(space):
     assert min(counts.values()) > 100
 
 
-def stored_value(config: Config, space: Space, word: int) -> int:
-    """What a read returns, as bits, of a memory word."""
+def stored_value(config: Config, space: Space, word: int, *, channels: int | None = None) -> int:
+    """What a read returns, as bits, of a memory word; of one with so many ``channels``."""
     if space in (Space.PARAMETER, Space.DEPTHWISE_PARAMETER):
         value = position = 0
-        for channel in range(config.drain_lanes if space == Space.PARAMETER else config.lanes):
+        for channel in range(channels or (config.drain_lanes if space == Space.PARAMETER else config.lanes)):
             entry = word >> 64 * channel
             parts = [(entry & 0xFFFFFFFF, 32), (entry >> 32 & 0xF, 4)]
             if config.per_channel_multiplier:
@@ -124,13 +129,14 @@ def stored_value(config: Config, space: Space, word: int) -> int:
     return word & (1 << bits) - 1
 
 
-@pytest.mark.parametrize("config", [CONFIG, CHANNEL_CONFIG], ids=["plain", "multiplier"])
+@pytest.mark.parametrize("config", [CONFIG, CHANNEL_CONFIG, SIXTEEN_BYTES], ids=["plain", "multiplier", "sixteen bytes"])
 @pytest.mark.parametrize("space", [space for space in Space if space >= Space.WEIGHT])
 def test_linear_memory_stores_the_useful_bits(config, space):
     rng = random.Random(int(space))
     dut = LinearMemory(config, space=space)
     depth = 64 if space == Space.WEIGHT else 16
-    size = word_bytes(config, space=space)
+    size = part_bytes(config, space=space)
+    parts = word_bytes(config, space=space) // size
 
     async def drive(ctx):
         model = [[0] * 9 for _ in range(depth)]
@@ -140,12 +146,12 @@ def test_linear_memory_stores_the_useful_bits(config, space):
         for _ in range(600):
             write = dut.write
             named = rng.choice([space, space, rng.choice([s for s in spaces(config) if s >= Space.WEIGHT])])
-            en, addr, tap = rng.randint(0, 1), rng.getrandbits(16), rng.randrange(9)
+            en, addr, tap, part = rng.randint(0, 1), rng.getrandbits(16), rng.randrange(9), rng.randrange(parts)
             bits = rng.getrandbits(len(write.data))
             read_en, read_addr, row = rng.randint(0, 1), rng.randrange(depth), rng.randrange(3)
             by_rows = space == Space.RECORD and config.depthwise_taps == 3
-            for port, value in ((write.en, en), (write.space, named), (write.addr, addr), (write.tap, tap), (write.data, bits)):
-                ctx.set(port, value)
+            for name, value in {"en": en, "space": named, "addr": addr, "tap": tap, "part": part, "data": bits}.items():
+                ctx.set(getattr(write, name), value)
             ctx.set(dut.read.en, read_en)
             ctx.set(dut.read.addr, 4 * read_addr + row if by_rows else read_addr)
             if held is not None:
@@ -164,12 +170,18 @@ def test_linear_memory_stores_the_useful_bits(config, space):
             elif read_en:
                 held = model[read_addr][3 * row : 3 * row + 3] if by_rows else list(model[read_addr])
             # What was written a cycle ago is at the memory now.
-            for place, index, value in written:
-                model[place][index] = value
+            for place, index, keep, value in written:
+                model[place][index] = model[place][index] & keep | value
             written = []
             if en and named == space:
                 word = bits >> len(write.data) - 8 * size
-                written.append((addr % depth, tap, word) if space == Space.RECORD else (addr % depth, 0, stored_value(config, space, word)))
+                if space == Space.RECORD:
+                    written.append((addr % depth, tap, 0, word))
+                else:
+                    # Of a word that LOAD writes in parts the others stay.
+                    width = len(Value.cast(dut.read.data)) // parts
+                    value = stored_value(config, space, word, channels=max(1, size // 8) if parts > 1 else None)
+                    written.append((addr % depth, 0, ~((1 << width) - 1 << part * width), value << part * width))
             await ctx.tick()
 
     simulate(dut, drive)

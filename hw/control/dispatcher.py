@@ -1,6 +1,6 @@
 """Program order: each instruction into the queue of its engine."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -8,7 +8,6 @@ from tercel.hw.config import Config
 from tercel.hw.control.checks import OWN_ENGINE, Checks
 from tercel.hw.control.fetch import fetched_layout
 from tercel.hw.control.report import REPORT_LAYOUT
-from tercel.hw.interfaces import START_LAYOUT
 from tercel.hw.isa import LAYOUTS, Engine, Fault, Opcode
 
 
@@ -22,7 +21,7 @@ class Dispatcher(Component):
     i
         Stream of what :class:`~tercel.hw.control.fetch.Fetch` gives.
     load, array, depthwise, store
-        Streams of instructions to the four queues, all with the same payload.
+        Streams to the four queues: the index of the instruction that the fetch has sent them last.
     halted
         HALT is the next instruction. Held.
     blocked
@@ -36,7 +35,7 @@ class Dispatcher(Component):
         super().__init__(
             {
                 "i": In(stream.Signature(fetched_layout(config))),
-                **{engine.name.lower(): Out(stream.Signature(START_LAYOUT)) for engine in Engine},
+                **{engine.name.lower(): Out(stream.Signature(unsigned(16))) for engine in Engine},
                 "halted": Out(1),
                 "blocked": Out(1),
                 "report": Out(REPORT_LAYOUT),
@@ -68,8 +67,7 @@ class Dispatcher(Component):
         for engine, queue in queues.items():
             m.d.comb += [
                 queue.valid.eq(offered & (target == engine)),
-                queue.p.instruction.eq(self.i.p.instruction),
-                queue.p.index.eq(self.i.p.index),
+                queue.payload.eq(self.i.p.index),
             ]
             with m.If(queue.valid & queue.ready):
                 m.d.comb += self.i.ready.eq(1)

@@ -25,6 +25,13 @@ def fetched_layout(config: Config) -> data.StructLayout:
     )
 
 
+def beat_layout(config: Config) -> data.StructLayout:
+    """A beat of an instruction: whether it has come in the cycle before, which it is, and its bits."""
+    return data.StructLayout(
+        {"valid": unsigned(1), "number": range(INSTRUCTION_BYTES // config.memory_width), "data": unsigned(8 * config.memory_width)}
+    )
+
+
 class Fetch(Component):
     """Reads the program, one instruction after the other, up to HALT, the last instruction or a memory fault.
 
@@ -51,6 +58,8 @@ class Fetch(Component):
         The memory port.
     o
         Stream of :func:`fetched_layout`.
+    beat : Out(beat_layout(config))
+        The beats of the instruction as they come, in order; the last one a cycle before ``o`` offers it at the earliest.
     """
 
     def __init__(self, config: Config) -> None:
@@ -62,6 +71,7 @@ class Fetch(Component):
                 "count": In(16),
                 "memory": Out(MemoryReadSignature(config)),
                 "o": Out(stream.Signature(fetched_layout(self._config))),
+                "beat": Out(beat_layout(self._config)),
             }
         )
 
@@ -98,6 +108,9 @@ class Fetch(Component):
             m.d.sync += beat_addr.eq(increment.o)
         with m.If(requesting):
             m.d.sync += requested.eq(requested + 1)
+        beat = Signal(beat_layout(self._config), reset_less=True)
+        m.d.comb += self.beat.eq(beat)
+        m.d.sync += [beat.valid.eq(self.memory.valid), beat.number.eq(received), beat.data.eq(self.memory.data)]
         with m.If(self.memory.valid):
             m.d.sync += [
                 received.eq(received + 1),

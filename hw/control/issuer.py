@@ -4,9 +4,12 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.config import Config
+from tercel.hw.control.assembly import Assembly
+from tercel.hw.control.fetch import beat_layout
 from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.control.tokens import TokenSignature
-from tercel.hw.interfaces import START_LAYOUT, EngineSignature
+from tercel.hw.interfaces import EngineSignature
 from tercel.hw.isa import HEADER_LAYOUT, QUEUE_DEPTH, Engine, Opcode
 from tercel.hw.table import table
 
@@ -23,9 +26,11 @@ class Issuer(Component):
 
     ::
 
-        i -> slots (QUEUE_DEPTH) -> start            take on start; reserve after start; release when the oldest started
-                       |            done -> post     give on done
-                       +-> started (QUEUE_DEPTH + 1): index and tokens taken of the instructions in the engine
+        beat -> assembly
+                   |
+        i ---------+-> slots (QUEUE_DEPTH) -> start            take on start; reserve after start; release when the oldest started
+                            |            done -> post     give on done
+                            +-> started (QUEUE_DEPTH + 1): index and tokens taken of the instructions in the engine
 
     The engine may overlap instructions, and may be sent the next while it runs the last; the effects outside are those of an engine that
     runs one at a time: an instruction behind the oldest started one counts as waiting, it frees no room for tokens, and it starts
@@ -34,6 +39,8 @@ class Issuer(Component):
 
     Parameters
     ----------
+    config
+        ``memory_width`` is used.
     instruction_bits
         Bits of an instruction that the engine needs; the others are 0 at ``engine.start``.
     events
@@ -41,8 +48,11 @@ class Issuer(Component):
 
     Members
     -------
+    beat : In(beat_layout(config))
+        The fetch's beats of the instructions of all queues.
     i
-        Instructions for this queue, accepted while fewer than QUEUE_DEPTH wait.
+        Indices of the instructions for this queue, accepted while fewer than QUEUE_DEPTH wait; each while its instruction is the one that
+        the assembly holds.
     engine : Out(EngineSignature(events).flip())
         The engine.
     tokens : Out(TokenSignature())
@@ -57,11 +67,13 @@ class Issuer(Component):
         The engine's events of the cycle before, then :data:`QUEUE_EVENTS`; exactly one bit in every cycle, as the engine sets at most one.
     """
 
-    def __init__(self, *, instruction_bits: int, events: int) -> None:
+    def __init__(self, config: Config, *, instruction_bits: int, events: int) -> None:
+        self._config = config
         self._instruction_bits = instruction_bits
         super().__init__(
             {
-                "i": In(stream.Signature(START_LAYOUT)),
+                "beat": In(beat_layout(config)),
+                "i": In(stream.Signature(unsigned(16))),
                 "engine": In(EngineSignature(events)),
                 "tokens": Out(TokenSignature()),
                 "empty": Out(1),
@@ -94,8 +106,9 @@ class Issuer(Component):
         start = Signal()
         leaves = [start, *(~valid for valid in slot_valid[:-1])]
         enters = [*slot_valid[1:], self.i.valid & self.i.ready]
+        m.submodules.assembly = assembly = Assembly(self._config, instruction_bits=self._instruction_bits)
         arriving = Signal(slot_layout)
-        m.d.comb += [arriving.instruction.eq(self.i.p.instruction), arriving.index.eq(self.i.p.index)]
+        m.d.comb += [assembly.beat.eq(self.beat), arriving.instruction.eq(assembly.instruction), arriving.index.eq(self.i.payload)]
         for number, source in enumerate([*slots[1:], arriving]):
             _slot(m, slots[number], slot_valid[number], source=source, enters=enters[number], leaves=leaves[number])
 

@@ -101,9 +101,10 @@ class Sequencer(Component):
         for engine, events in self._engine_events.items():
             name = engine.name.lower()
             bits = max(RESERVED_LOW[opcode] for opcode, own in OWN_ENGINE.items() if own == engine)
-            issuer = Issuer(instruction_bits=bits, events=len(events))
+            issuer = Issuer(self._config, instruction_bits=bits, events=len(events))
             m.submodules[f"issuer_{name}"] = again(issuer)
             connect(m, dispatcher=getattr(dispatcher, name), issuer=issuer.i)
+            m.d.comb += issuer.beat.eq(fetch.beat)
             connect(m, tokens=getattr(tokens, name), issuer=issuer.tokens)
             connect(m, engine=flipped(getattr(self, name)), issuer=issuer.engine)
             issuers.append(issuer)

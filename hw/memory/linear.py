@@ -12,7 +12,7 @@ from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, para
 from tercel.hw.isa import Space
 from tercel.hw.local_register import local
 from tercel.hw.memory.block import block_memory, block_read
-from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS, depth, word_bytes
+from tercel.hw.memory.space import ENTRY_BYTES, RECORD_ROW_BITS, RECORD_TAPS, depth, part_bytes, word_bytes
 from tercel.hw.mux_add import fpga_family
 from tercel.hw.table import table
 
@@ -60,7 +60,7 @@ class LinearMemory(Component):
         Latency 1, data held until the next read; weights, read in every cycle, 2. A read of a word in the cycle after its write may return
         anything.
     write : In(LinearWriteSignature(config))
-        Words that name another space are left alone; the low bits of ``addr`` count. A word is in its memory 2 cycles later.
+        Words that name another space are left alone; the low bits of ``addr`` count. A word or part is in its memory 2 cycles later.
     """
 
     def __init__(self, config: Config, *, space: Space) -> None:
@@ -76,10 +76,10 @@ class LinearMemory(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """One memory, or one for each tap of a record, behind registers of the words to write."""
+        """One memory, or one for each tap of a record or part of a word, behind registers of what is to be written."""
         m = Module()
         config = self._config
-        size = word_bytes(config, space=self._space)
+        size = part_bytes(config, space=self._space)
         useful = self._useful(self.write.data[len(self.write.data) - 8 * size :])
         mine = self.write.en & (self.write.space == self._space)
         word = Signal(len(useful), name="word_written", reset_less=True)
@@ -97,17 +97,26 @@ class LinearMemory(Component):
 
         # Yosys would stack shallow blocks of an ECP5 and select among their outputs; blocks as deep as the memory need no logic.
         width = _ECP5_WIDTHS.get(self._depth, len(word)) if fpga_family(platform) == "ecp5" else len(word)
+        parts = word_bytes(config, space=self._space) // size
+        write_en = Cat(mine & (self.write.part == part) for part in range(parts))
         read_data = Value.cast(self.read.data)
-        for number, low in enumerate(range(0, len(word), width)):
+        blocks = [(part, low) for part in range(parts) for low in range(0, len(word), width)]
+        for number, (part, low) in enumerate(blocks):
             if number % BLOCKS_PER_COPY == 0:
-                write = local(m, Cat(mine, self._write_addr()), name=f"write_{number}")
+                write = local(m, Cat(write_en, self._write_addr()), name=f"write_{number}")
                 read_addr = self.read.addr
                 if self._space == Space.WEIGHT:
                     read_addr = local(m, read_addr, name=f"read_{number}")
-            part = word[low : low + width]
-            memory = m.submodules[f"memory_{low}"] = self._memory(unsigned(len(part)))
+            bits = word[low : low + width]
+            memory = m.submodules[f"memory_{number}"] = self._memory(unsigned(len(bits)))
             self._connect(
-                m, memory, read_data[low : low + width], read_addr=read_addr, en=write[0], addr=write[1:][: len(self.read.addr)], word=part
+                m,
+                memory,
+                read_data[part * len(word) + low :][: len(bits)],
+                read_addr=read_addr,
+                en=write[part],
+                addr=write[parts:][: len(self.read.addr)],
+                word=bits,
             )
         return m
 
@@ -115,12 +124,12 @@ class LinearMemory(Component):
         return block_memory(shape=shape, depth=1 << len(self.read.addr))
 
     def _useful(self, word: Value) -> Value:
-        """The bits of a memory word that are stored, in their order."""
+        """The bits that are stored, in their order, of a memory word or part of one."""
         if self._space not in (Space.PARAMETER, Space.DEPTHWISE_PARAMETER):
             return word
         bits = []
-        for channel in range(self._shape.length):
-            entry = word.word_select(channel, 64)
+        for channel in range(min(self._shape.length, len(word) // (8 * ENTRY_BYTES))):
+            entry = word.word_select(channel, 8 * ENTRY_BYTES)
             bits += [entry[:32], entry[32:36]]
             if self._config.per_channel_multiplier:
                 bits.append(entry[48 : 48 + self._config.multiplier_bits])

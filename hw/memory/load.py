@@ -10,7 +10,7 @@ from tercel.hw.interfaces import BANK_BITS, EngineSignature, LinearWriteSignatur
 from tercel.hw.isa import ADDR_BITS, Fault, Space
 from tercel.hw.memory.ledger import Ledger
 from tercel.hw.memory.queue import Queue, Relay
-from tercel.hw.memory.space import most_beats, spaces, word_beats
+from tercel.hw.memory.space import most_beats, most_parts, part_bytes, spaces, word_beats
 from tercel.hw.memory.walk import Walk
 from tercel.hw.up_down import up_down
 
@@ -21,7 +21,7 @@ _TARGET_LAYOUT = data.StructLayout({"end": unsigned(1), "space": unsigned(3), "b
 
 
 class LoadEngine(Component):
-    """Requests beats as far ahead as there is room, and writes each word when its last beat has come.
+    """Requests beats as far ahead as there is room, and writes each word, or part of a parameter word, when its last beat has come.
 
     One beat a cycle, as long as the memory answers within 15 cycles and the scratchpad takes the words; 2 cycles between the requests
     of two instructions; scratchpad rows as in :class:`Walk`. The first request leaves 4 cycles after the start was taken, a word leaves
@@ -118,13 +118,15 @@ class LoadEngine(Component):
         with m.If(self.memory.valid & self.memory.err & (refused == Fault.NONE)):
             m.d.sync += [refused.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR)), stopped.eq(1)]
 
-        # Data side. A word's beats move in from the top, so that every word size ends in the highest bytes.
+        # Data side. A word's beats move in from the top, so that every size ends in the highest bytes.
         # The queue's output is slow, so the target at its head is copied. What becomes of a beat is known too late to move the queue, so
         # a relay lies between.
+        part_beats = {space: part_bytes(config, space=space) // config.memory_width for space in spaces(config)}
         target = Signal(_TARGET_LAYOUT, reset_less=True)
         target_valid = Signal()
         target_used = Signal()
         last_number = Signal(range(most_beats(config)), reset_less=True)
+        part_last_number = Signal(range(max(part_beats.values())), reset_less=True)
         m.submodules.coming = coming = Relay(_TARGET_LAYOUT)
         wiring.connect(m, targets.o, coming.i)
         m.d.comb += coming.o.ready.eq(~target_valid | target_used)
@@ -133,13 +135,17 @@ class LoadEngine(Component):
             with m.Switch(coming.o.p.space):
                 for space in spaces(config):
                     with m.Case(space):
-                        m.d.sync += last_number.eq(word_beats(config, space=space) - 1)
+                        m.d.sync += [last_number.eq(word_beats(config, space=space) - 1), part_last_number.eq(part_beats[space] - 1)]
         word = Signal.like(self.linear_write.data, reset_less=True)
         word_valid = Signal()
         written = Signal(_TARGET_LAYOUT, reset_less=True)
         taken = Signal()
         last_beat = Signal()
+        part_last_beat = Signal()
         beat = Signal(range(most_beats(config)))
+        part_beat = Signal(range(max(part_beats.values())))
+        part = Signal(range(most_parts(config)))
+        part_written = Signal.like(part, reset_less=True)
         is_linear = Signal(reset_less=True)
         # A scratchpad's word waits in a relay until its bank is free; one for a linear memory waits until the relay is empty, so that
         # words land in order.
@@ -148,6 +154,7 @@ class LoadEngine(Component):
         m.d.comb += [
             taken.eq(word_valid & Mux(is_linear, ~leaving.o.valid, leaving.i.ready)),
             last_beat.eq(beat == last_number),
+            part_last_beat.eq(part_beat == part_last_number),
             pop.eq(beats.o.valid & target_valid & (~word_valid | taken)),
             beats.o.ready.eq(pop),
             target_used.eq(pop & last_beat),
@@ -164,15 +171,23 @@ class LoadEngine(Component):
             self.linear_write.space.eq(written.space),
             self.linear_write.addr.eq(written.addr),
             self.linear_write.tap.eq(written.bank),
+            self.linear_write.part.eq(part_written),
             self.linear_write.data.eq(word),
         ]
         with m.If(taken):
             m.d.sync += word_valid.eq(0)
         with m.If(pop):
-            m.d.sync += [word.eq(Cat(word, beats.o.payload)[8 * config.memory_width :]), beat.eq(beat + 1)]
-            m.d.sync += [written.eq(target), is_linear.eq(target.space >= Space.WEIGHT)]
-            with m.If(last_beat):
-                m.d.sync += [word_valid.eq(1), beat.eq(0)]
+            m.d.sync += [
+                word.eq(Cat(word, beats.o.payload)[8 * config.memory_width :]),
+                beat.eq(Mux(last_beat, 0, beat + 1)),
+                part_beat.eq(Mux(part_last_beat, 0, part_beat + 1)),
+                written.eq(target),
+                written.end.eq(target.end & last_beat),
+                is_linear.eq(target.space >= Space.WEIGHT),
+                part_written.eq(part),
+            ]
+            with m.If(part_last_beat):
+                m.d.sync += [word_valid.eq(1), part.eq(Mux(last_beat, 0, part + 1))]
 
         m.d.comb += ledger.landed.eq((self.write.valid & self.write.ready & leaving.o.p.end) | (self.linear_write.en & written.end))
         # A range fault counts when every beat before it has been used; after a refusal what counts is that no beat is left. Neither

@@ -6,6 +6,9 @@ from tercel.hw.isa import Space
 RECORD_TAPS = 9
 """Tap words, each of K bytes, of one record."""
 
+ENTRY_BYTES = 8
+"""Of a parameter word, for each channel."""
+
 RECORD_ROW_BITS = 2
 """Of the number of a record's row of 3 taps."""
 
@@ -39,6 +42,17 @@ def word_bytes(config: Config, *, space: Space) -> int:
         Space.DEPTHWISE_PARAMETER: config.depthwise_parameter_word_bytes,
         Space.THRESHOLD: config.threshold_word_bytes,
     }[space]
+
+
+def part_bytes(config: Config, *, space: Space) -> int:
+    """Bytes of a word of ``space`` that LOAD writes at once: a parameter word by channels, or by beats if those are larger."""
+    size = word_bytes(config, space=space)
+    return min(size, max(ENTRY_BYTES, config.memory_width)) if space in (Space.PARAMETER, Space.DEPTHWISE_PARAMETER) else size
+
+
+def most_parts(config: Config) -> int:
+    """Parts of the word that has the most."""
+    return max(word_bytes(config, space=space) // part_bytes(config, space=space) for space in spaces(config))
 
 
 def word_beats(config: Config, *, space: Space) -> int:

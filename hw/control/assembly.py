@@ -1,0 +1,48 @@
+"""An instruction put together beside the queue that may take it.
+
+The fetch sends every beat to all queues, a few wires; were the whole instruction sent, its hundreds would lie between all engines.
+"""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Component, In, Out
+
+from tercel.hw.config import Config
+from tercel.hw.control.fetch import beat_layout
+from tercel.hw.local_register import local
+
+
+class Assembly(Component):
+    """The low bits of the instruction whose beats came last.
+
+    Latency 2 cycles: the instruction is complete two cycles after its last beat and stays until the next one's first.
+
+    Parameters
+    ----------
+    config
+        ``memory_width`` is used.
+    instruction_bits
+        Bits from the lowest on that are put together.
+
+    Members
+    -------
+    beat : In(beat_layout(config))
+        The fetch's beats.
+    instruction : Out(instruction_bits)
+        The instruction.
+    """
+
+    def __init__(self, config: Config, *, instruction_bits: int) -> None:
+        self._config = config
+        self._beat_bits = 8 * config.memory_width
+        self._beats = -(-instruction_bits // self._beat_bits)
+        super().__init__({"beat": In(beat_layout(config)), "instruction": Out(instruction_bits)})
+
+    def elaborate(self, platform) -> Module:
+        """A shift register that stands still at beats it does not need."""
+        m = Module()
+        beat = local(m, self.beat, name="beat")
+        shifted = Signal(self._beats * self._beat_bits, reset_less=True)
+        m.d.comb += self.instruction.eq(shifted)
+        with m.If(beat.valid & (beat.number < self._beats)):
+            m.d.sync += shifted.eq(shifted[self._beat_bits :] | beat.data << len(shifted) - self._beat_bits)
+        return m
