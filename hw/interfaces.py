@@ -65,7 +65,10 @@ class BankReadSignature(wiring.Signature):
 
 
 class BankWriteSignature(wiring.Signature):
-    """All banks of a scratchpad written by the drain, as seen from the drain; every write is accepted."""
+    """All banks of a scratchpad written by the drain, as seen from the drain; every write is accepted.
+
+    ``en`` comes a cycle before its ``addr`` and ``data``: it decides who else may use a bank.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__(

@@ -54,7 +54,8 @@ def run(config, program, state, *, seed):
             ctx.set(dut.start.valid, 0)
 
     async def scratchpads(ctx):
-        async for _, _, enable, addrs, writes, write_addrs, words, spaces in ctx.tick().sample(
+        writes = spaces = 0
+        async for _, _, enable, addrs, next_writes, write_addrs, words, next_spaces in ctx.tick().sample(
             dut.read.en, dut.read.addr, dut.write.en, dut.write.addr, dut.write.data, dut.write_space
         ):
             for bank in range(config.pixels):
@@ -63,6 +64,7 @@ def run(config, program, state, *, seed):
                 if writes >> bank & 1:
                     word = np.frombuffer(words[bank].to_bytes(config.lanes, "little"), dtype=np.uint8)
                     state.scratchpad(spaces >> bank & 1).banks[bank, write_addrs[bank]] = word
+            writes, spaces = next_writes, next_spaces
 
     async def linear(ctx):
         coming = 0

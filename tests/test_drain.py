@@ -130,13 +130,15 @@ def test_drain(name):
                 ctx.set(dut.threshold.data, thresholds[rest[1]])
 
     async def collect(ctx):
+        enables = spaces = 0
         for cycle in range(end):
-            enables, spaces = ctx.get(dut.write.en), ctx.get(dut.write_space)
             for row in range(config.pixels):
                 if enables >> row & 1:
                     written.append((cycle, row, spaces >> row & 1, ctx.get(dut.write.addr[row]), ctx.get(dut.write.data[row])))
             if ctx.get(dut.finished):
                 finished.append((cycle, ctx.get(dut.done_index), ctx.get(dut.done_post)))
+            # The enables come a cycle before the words.
+            enables, spaces = ctx.get(dut.write.en), ctx.get(dut.write_space)
             await ctx.tick()
 
     simulator = Simulator(dut)

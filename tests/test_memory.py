@@ -54,8 +54,11 @@ def test_scratchpad_cycle_by_cycle(space):
         expected_engine = [None] * banks
         taken_read = stored = None
         writes = []
+        # The drain's enables of the cycle before and of that before it, and the word that was taken a cycle ago.
+        drain_next = drain_now = 0
+        coming = []
         for _ in range(2000):
-            read_en, drain_en = rng.getrandbits(banks), rng.getrandbits(banks) & rng.getrandbits(banks)
+            read_en, drain_soon = rng.getrandbits(banks), rng.getrandbits(banks) & rng.getrandbits(banks)
             for name, stream in streams.items():
                 if offered[name] is None and rng.random() < 0.7:
                     offered[name] = {"space": rng.randint(0, 1), "bank": rng.randrange(banks), "addr": rng.randrange(depth)}
@@ -68,7 +71,7 @@ def test_scratchpad_cycle_by_cycle(space):
             drain_addr = [rng.randrange(depth) for _ in range(banks)]
             drain_data = [rng.getrandbits(width) for _ in range(banks)]
             ctx.set(dut.engine_read.en, read_en)
-            ctx.set(dut.drain_write.en, drain_en)
+            ctx.set(dut.drain_write.en, drain_soon)
             for bank in range(banks):
                 ctx.set(dut.engine_read.addr[bank], read_addr[bank])
                 ctx.set(dut.drain_write.addr[bank], drain_addr[bank])
@@ -83,24 +86,23 @@ def test_scratchpad_cycle_by_cycle(space):
             store, depthwise, load = (offered[name] if offered[name] and offered[name]["space"] == space else None for name in streams)
             ready = {name: ctx.get(stream.ready) for name, stream in streams.items()}
             writer = depthwise or load
-            offers = [word for word in (depthwise, load) if word is not None]
-            written = store is not None and (drain_en >> store["bank"] & 1 or any(word["bank"] == store["bank"] for word in offers))
+            written = store is not None and (drain_now >> store["bank"] & 1 or any(bank == store["bank"] for bank, _, _ in coming))
             store_taken = store is not None and not written
-            # What was taken a cycle ago is at the banks now.
+            # A read taken a cycle ago, and what was written then, are at the banks now.
             stored = (taken_read[0], model[taken_read[0]][taken_read[1]]) if taken_read else None
             taken_read = (store["bank"], store["addr"]) if store_taken else None
             for bank, addr, value in writes:
                 model[bank][addr] = value
             counts["contended"] += bool(depthwise and load)
-            taken = writer is not None and not drain_en >> writer["bank"] & 1
+            taken = writer is not None and not drain_next >> writer["bank"] & 1
             assert ready == {
                 "store": store_taken,
                 "depthwise": taken and writer is depthwise,
                 "load": taken and writer is load,
             }
-            writes = [(bank, drain_addr[bank], drain_data[bank]) for bank in range(banks) if drain_en >> bank & 1]
-            if taken:
-                writes.append((writer["bank"], writer["addr"], writer["data"]))
+            writes = [(bank, drain_addr[bank], drain_data[bank]) for bank in range(banks) if drain_now >> bank & 1] + coming
+            coming = [(writer["bank"], writer["addr"], writer["data"])] if taken else []
+            drain_next, drain_now = drain_soon, drain_next
             for name, was_ready in ready.items():
                 counts[name] += was_ready
                 other = offered[name] is not None and offered[name]["space"] != space

@@ -191,15 +191,13 @@ class Machine:
 
         async def run(ctx):
             offered = None
+            write_en = window = 0
             ports = [dut.array_read] + ([dut.depthwise_read] if config.depthwise else [])
-            while not self.quiet or offered is not None:
+            while not self.quiet or offered is not None or write_en:
                 for port in ports:
                     ctx.set(port.en, sum((rng.random() < rate) << bank for bank in range(config.pixels)))
-                write_en, window = (sum((rng.random() < rate) << bank for bank in range(config.pixels)) for _ in range(2))
-                window = window if config.depthwise else 0
+                # Enables come a cycle before the words.
                 drained = {}
-                ctx.set(dut.array_write.en, write_en)
-                ctx.set(dut.array_write_space, window)
                 for bank in range(config.pixels):
                     addr, value = rng.randrange(half, 2 * half), rng.getrandbits(8 * config.lanes)
                     ctx.set(dut.array_write.addr[bank], addr)
@@ -218,6 +216,11 @@ class Machine:
                     if ctx.get(stream.ready):
                         self.model[Space(offered["space"]), (offered["bank"], offered["addr"])] = offered["data"]
                         offered = None
+                write_en, window = (sum((rng.random() < rate) << bank for bank in range(config.pixels)) for _ in range(2))
+                write_en = 0 if self.quiet else write_en
+                window = window if config.depthwise else 0
+                ctx.set(dut.array_write.en, write_en)
+                ctx.set(dut.array_write_space, window)
                 # The drain's words land a cycle later.
                 self.model.update(drained)
                 await ctx.tick()

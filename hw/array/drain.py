@@ -51,7 +51,7 @@ class Drain(Component):
     parameter, threshold : Out(LinearReadSignature)
         ``threshold`` only with a threshold memory.
     write : Out(BankWriteSignature); write_space : Out(P)
-        Row p writes bank p of scratchpad ``write_space[p]``.
+        Row p writes bank p of scratchpad ``write_space[p]``, which is told with ``en``.
     finished : Out(1); done_index, done_post : Out(16), Out(4)
         Pulse in the cycle after the last write of an instruction, and which it was.
     """
@@ -124,14 +124,13 @@ class Drain(Component):
                 drain_row.r.eq(delayed(m, codes.r, tree_levels(config), name=f"r_{row}")),
                 drain_row.static.eq(static),
                 drain_row.capture.eq(place.capture),
-                drain_row.write.eq(decisions.write & place.valid[row]),
                 drain_row.addr.eq(place.addr[row]),
                 drain_row.number.eq(place.number),
-                self.write.en[row].eq(drain_row.write_en),
+                self.write.en[row].eq(decisions.write & place.valid[row]),
+                self.write_space[row].eq(place.space),
                 self.write.addr[row].eq(drain_row.write_addr),
                 self.write.data[row].eq(drain_row.write_data),
             ]
-            m.d.comb += self.write_space[row].eq(delayed(m, place.space, 1, name=f"space_{row}"))
         m.d.comb += [
             self.finished.eq(delayed(m, decisions.end, 2, name="end", reset_less=False)),
             self.done_index.eq(delayed(m, self.tile.index, 1, name="index")),

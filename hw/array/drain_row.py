@@ -35,11 +35,11 @@ class DrainRow(Component):
         In the cycles given there.
     static : In(static_layout)
         Holds while slots of its instruction are on the way.
-    capture : In(K); write : In(1); addr : In(14); number : In(5)
-        ``row_latency`` cycles after ``acc``: the bytes of the word that the slot's codes are; whether to write it now, as word
-        ``number`` of the pixel whose word 0 is at ``addr``.
-    write_en, write_addr, write_data : Out
-        The write, a cycle later.
+    capture : In(K); addr : In(14); number : In(5)
+        ``row_latency`` cycles after ``acc``: the bytes of the word that the slot's codes are; it is word ``number`` of the pixel whose
+        word 0 is at ``addr``.
+    write_addr, write_data : Out
+        Where that word goes and what has been captured of it, a cycle later.
     """
 
     def __init__(self, config: Config):
@@ -53,10 +53,8 @@ class DrainRow(Component):
                 "r": In(signed(9)),
                 "static": In(static_layout()),
                 "capture": In(config.lanes),
-                "write": In(1),
                 "addr": In(ADDR_BITS),
                 "number": In(OUTPUT_BITS),
-                "write_en": Out(1),
                 "write_addr": Out(ADDR_BITS),
                 "write_data": Out(8 * config.lanes),
             }
@@ -112,7 +110,6 @@ class DrainRow(Component):
 
         addr = self.addr + self.number if config.words_per_tile > 1 else self.addr
         word = Signal(8 * config.lanes, reset_less=True)
-        m.d.sync += self.write_en.eq(self.write)
         m.d.comb += [self.write_addr.eq(delayed(m, addr[:ADDR_BITS], 1, name="addr")), self.write_data.eq(word)]
         for byte in range(config.lanes):
             with m.If(self.capture[byte]):

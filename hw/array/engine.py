@@ -32,7 +32,7 @@ class ArrayEngine(Component):
     parameter, threshold : Out
         Parameter and threshold memory; ``threshold`` only where the config has one.
     write, write_space : Out
-        Words written, and for each bank into which scratchpad (0 array, 1 window); every write is accepted.
+        Words written, and with ``en`` for each bank into which scratchpad (0 array, 1 window); every write is accepted.
     """
 
     def __init__(self, config: Config) -> None:

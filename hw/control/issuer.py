@@ -11,11 +11,15 @@ from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.control.tokens import TokenSignature
 from tercel.hw.interfaces import EngineSignature
 from tercel.hw.isa import HEADER_LAYOUT, QUEUE_DEPTH, Engine, Opcode
+from tercel.hw.local_register import local
 from tercel.hw.table import table
 
 QUEUE_EVENTS = ("token", "fence", "idle")
 """What an engine without an event of its own does: its next instruction waits for tokens or room for them, or only for earlier
 instructions of its own, or neither."""
+
+_BITS_HELD = 128
+"""Bits of a slot that one register holds: few enough to lie together."""
 
 _STARTED_MAX = QUEUE_DEPTH + 1
 _STARTED_LAYOUT = data.StructLayout({"index": unsigned(16), "wait": unsigned(len(Engine))})
@@ -119,6 +123,8 @@ class Issuer(Component):
         fence_ready = Signal()
         unreserved = Signal(len(Engine))
         post = Signal(len(Engine))
+        # ``start`` comes from across the chip, and who starts next looks two cycles later.
+        taking = Signal(len(Engine))
         synchronizing = Signal()
         m.d.comb += [
             tokens_ready.eq(((header.wait & ~tokens.available) == 0) & (unreserved == 0)),
@@ -127,10 +133,10 @@ class Issuer(Component):
             engine.start.p.instruction.eq(head.instruction),
             engine.start.p.index.eq(head.index),
             start.eq((engine.start.valid & engine.start.ready) | (head_valid & tokens_ready & fence_ready & is_sync)),
-            tokens.take.eq(Mux(start, header.wait, 0)),
+            tokens.take.eq(taking),
             tokens.reserve.eq(unreserved & tokens.room),
         ]
-        m.d.sync += unreserved.eq(unreserved & ~tokens.room)
+        m.d.sync += [unreserved.eq(unreserved & ~tokens.room), taking.eq(Mux(start, header.wait, 0))]
         _move_up(m, started, started_valid)
         # ``start`` comes late in a cycle: what can follows the head until then.
         with m.If(~newest_valid):
@@ -192,19 +198,17 @@ def _any(flags: list[Signal]):
 
 
 def _slot(m: Module, slot: data.View, valid: Signal, *, source: data.View, enters: Value, leaves: Value) -> None:
-    """A register that follows ``source`` until an entry is in it: no logic stands before the enable of so many bits.
+    """A register that follows ``source`` until an entry is in it, with copies of ``valid`` beside its bits.
 
-    Half of them look at a second copy of ``valid``, inverted so that synthesis does not merge the two.
+    The copies are not reset; a reset ends long before an entry comes.
     """
-    free = Signal(name=f"{valid.name}_free", init=1)
     now = Mux(valid, ~leaves, enters)
-    m.d.sync += [valid.eq(now), free.eq(~now)]
+    m.d.sync += valid.eq(now)
     bits, source_bits = slot.as_value(), source.as_value()
-    half = len(bits) // 2
-    with m.If(~valid):
-        m.d.sync += bits[:half].eq(source_bits[:half])
-    with m.If(free):
-        m.d.sync += bits[half:].eq(source_bits[half:])
+    for first in range(0, len(bits), _BITS_HELD):
+        held = local(m, now, name=f"{valid.name}_{first}")
+        with m.If(~held):
+            m.d.sync += bits[first : first + _BITS_HELD].eq(source_bits[first : first + _BITS_HELD])
 
 
 def _move_up(m: Module, entries: list, valid: list[Signal]) -> None:

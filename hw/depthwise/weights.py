@@ -13,7 +13,7 @@ from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS
 from tercel.hw.mux_add import MuxAdd
 
-LANES_CLEARED = 4
+LANES_CLEARED = 2
 """Lanes for which one register clears codes or weights: few enough to lie together, and enough for a reset of flip-flops."""
 
 

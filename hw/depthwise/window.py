@@ -21,6 +21,9 @@ def window_layout(config: Config) -> data.ArrayLayout:
 LANES_MOVED = 4
 """Lanes that one register tells to move: few enough to lie together."""
 
+LANES_CHOSEN = 2
+"""Lanes for which one register chooses the banks."""
+
 
 class Window(wiring.Component):
     """Brings the words of the banks into the window.
@@ -55,18 +58,21 @@ class Window(wiring.Component):
 
         pad = Cat(plan.pad[:8] for _ in range(lanes))
         incoming = Signal(data.ArrayLayout(8 * lanes, WORDS), reset_less=True)
-        muxes = [WideMux(width=8 * lanes, count=config.pixels + 1) for _ in range(WORDS)]
-        for word, mux in enumerate(muxes):
-            m.submodules[f"mux_{word}"] = mux
-            m.d.comb += [mux.inputs[bank].eq(words[bank]) for bank in range(config.pixels)]
-            m.d.comb += [mux.inputs[config.pixels].eq(pad), mux.sel.eq(choose.bank[word])]
-            m.d.sync += incoming[word].eq(mux.o)
+        chosen = Signal(incoming.shape())
+        m.d.sync += incoming.eq(chosen)
+        for lane in range(0, lanes, LANES_CHOSEN):
+            banks = local(m, early.bank, name=f"bank_{lane}")
+            part = slice(8 * lane, 8 * (lane + LANES_CHOSEN))
+            for word in range(WORDS):
+                m.submodules[f"mux_{word}_{lane}"] = mux = WideMux(width=8 * LANES_CHOSEN, count=config.pixels + 1)
+                m.d.comb += [mux.inputs[bank].eq(words[bank][part]) for bank in range(config.pixels)]
+                m.d.comb += [mux.inputs[config.pixels].eq(pad[part]), mux.sel.eq(banks[word]), chosen[word][part].eq(mux.o)]
         # Matrix-vector: every lane gets the byte of its tap.
         spread = Signal(data.ArrayLayout(8, 3), reset_less=True)
         for row in range(3):
             m.submodules[f"byte_{row}"] = mux = WideMux(width=8, count=lanes)
             select = delayed(m, (early.byte + 3 * row)[: len(mux.sel)], 1, name=f"select_{row}")
-            m.d.comb += [mux.inputs.as_value().eq(muxes[3].o), mux.sel.eq(select)]
+            m.d.comb += [mux.inputs.as_value().eq(chosen[3]), mux.sel.eq(select)]
             m.d.sync += spread[row].eq(mux.o)
         window = Signal(self.window.shape(), reset_less=True)
         m.d.comb += [self.window.eq(window), self.taps.eq(delayed(m, choose.taps, 2, name="taps"))]

@@ -50,9 +50,9 @@ class MemorySystem(Component):
     array_read, depthwise_read : In(BankReadSignature(config))
         The array engine's port on the array scratchpad, the depthwise engine's on the window scratchpad.
     array_write : In(BankWriteSignature(config))
-        The drain; a word is in its bank 3 cycles later.
+        The drain; a word is in its bank 3 cycles after its data, 4 after its enable.
     array_write_space : In(pixels)
-        For each bank the scratchpad that ``array_write`` means, 0 array or 1 window.
+        For each bank the scratchpad that ``array_write.en`` means, 0 array or 1 window.
     depthwise_write : In(stream.Signature(word_write_layout(config)))
         The depthwise engine's output words.
     weight_read, parameter_read, record_read, depthwise_parameter_read, threshold_read
@@ -130,15 +130,15 @@ class MemorySystem(Component):
         for space in (Space.ARRAY, Space.WINDOW):
             if space in spaces(config):
                 scratchpads[space] = Scratchpad(config, depth=depth(config, space=space), space=space)
-        # The drain's words come from afar, and their enables decide who else may use a bank.
+        # The drain's words come from afar.
         drain_addr = Signal(BankWriteSignature(config).members["addr"].shape, reset_less=True)
         drain_data = Signal(BankWriteSignature(config).members["data"].shape, reset_less=True)
         m.d.sync += [drain_addr.eq(self.array_write.addr), drain_data.eq(self.array_write.data)]
         for space, scratchpad in scratchpads.items():
             m.submodules[f"{space.name.lower()}_scratchpad"] = scratchpad
             chosen = self.array_write_space if space == Space.WINDOW else ~self.array_write_space
-            m.d.sync += scratchpad.drain_write.en.eq(self.array_write.en & chosen)
             m.d.comb += [
+                scratchpad.drain_write.en.eq(self.array_write.en & chosen),
                 scratchpad.drain_write.addr.eq(drain_addr),
                 scratchpad.drain_write.data.eq(drain_data),
                 scratchpad.load_write.valid.eq(load.write.valid),
