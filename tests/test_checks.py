@@ -75,7 +75,7 @@ def test_verdict(config: Config) -> None:
 
     async def testbench(ctx) -> None:
         for word in [*words, 0, 0]:
-            ctx.set(dut.instruction, word)
+            ctx.set(dut.instruction, word & (1 << len(dut.instruction)) - 1)
             ctx.set(dut.nonzero, nonzero_beats(word, 8 * config.memory_width))
             verdicts.append(ctx.get(dut.code))
             await ctx.tick()

@@ -1,4 +1,4 @@
-"""An instruction put together beside the queue that may take it.
+"""An instruction put together from its beats, beside who needs it.
 
 The fetch sends every beat to all queues, a few wires; were the whole instruction sent, its hundreds would lie between all engines.
 """
@@ -8,13 +8,13 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.control.fetch import beat_layout
-from tercel.hw.local_register import local
 
 
 class Assembly(Component):
     """The low bits of the instruction whose beats came last.
 
-    Latency 2 cycles: the instruction is complete two cycles after its last beat and stays until the next one's first.
+    The instruction is complete in the cycle after its last beat and stays until the next one's first. Synthesis makes one of those that
+    put together as many bits.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Assembly(Component):
     def elaborate(self, platform) -> Module:
         """A shift register that stands still at beats it does not need."""
         m = Module()
-        beat = local(m, self.beat, name="beat")
+        beat = self.beat
         shifted = Signal(self._beats * self._beat_bits, reset_less=True)
         m.d.comb += self.instruction.eq(shifted)
         with m.If(beat.valid & (beat.number < self._beats)):

@@ -19,6 +19,12 @@ OWN_ENGINE = {
 """The engine that runs an opcode. HALT belongs to none, SYNC to the one it names."""
 
 
+def fields_bits(config: Config) -> int:
+    """Bits of the beats that have fields of any opcode."""
+    beat_bits = 8 * config.memory_width
+    return -(-max(RESERVED_LOW.values()) // beat_bits) * beat_bits
+
+
 class Checks(Component):
     """Finds illegal opcodes and fields, in the order and wording of the static checks in the README of ``hw``.
 
@@ -28,7 +34,7 @@ class Checks(Component):
     Members
     -------
     instruction
-        The 640 bits as fetched.
+        The instruction as fetched; of its last bits, which no opcode has a field in, ``nonzero`` is enough.
     nonzero
         For each beat of ``memory_width`` bytes whether any of its bits is set.
     code
@@ -39,7 +45,7 @@ class Checks(Component):
         self._config = config
         self._beat_bits = 8 * config.memory_width
         super().__init__(
-            {"instruction": In(INSTRUCTION_BITS), "nonzero": In(INSTRUCTION_BITS // self._beat_bits), "code": Out(4)}
+            {"instruction": In(fields_bits(config)), "nonzero": In(INSTRUCTION_BITS // self._beat_bits), "code": Out(4)}
         )
 
     def elaborate(self, platform) -> Module:

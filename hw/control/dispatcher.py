@@ -5,8 +5,9 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
-from tercel.hw.control.checks import OWN_ENGINE, Checks
-from tercel.hw.control.fetch import fetched_layout
+from tercel.hw.control.assembly import Assembly
+from tercel.hw.control.checks import OWN_ENGINE, Checks, fields_bits
+from tercel.hw.control.fetch import beat_layout, fetched_layout
 from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.isa import LAYOUTS, Engine, Fault, Opcode
 
@@ -18,8 +19,8 @@ class Dispatcher(Component):
 
     Members
     -------
-    i
-        Stream of what :class:`~tercel.hw.control.fetch.Fetch` gives.
+    i, beat : In
+        The stream and the beats that :class:`~tercel.hw.control.fetch.Fetch` gives.
     load, array, depthwise, store
         Streams to the four queues: the index of the instruction that the fetch has sent them last.
     halted
@@ -35,6 +36,7 @@ class Dispatcher(Component):
         super().__init__(
             {
                 "i": In(stream.Signature(fetched_layout(config))),
+                "beat": In(beat_layout(config)),
                 **{engine.name.lower(): Out(stream.Signature(unsigned(16))) for engine in Engine},
                 "halted": Out(1),
                 "blocked": Out(1),
@@ -43,20 +45,23 @@ class Dispatcher(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """The instruction stays in the fetch's register while it is looked at; HALT and a fault stay for good."""
+        """The instruction stays where it is put together while it is looked at; HALT and a fault stay for good."""
         m = Module()
+        m.submodules.assembly = assembly = Assembly(self._config, instruction_bits=fields_bits(self._config))
+        instruction = assembly.instruction
         m.submodules.checks = checks = Checks(self._config)
         m.d.comb += [
-            checks.instruction.eq(self.i.p.instruction),
+            assembly.beat.eq(self.beat),
+            checks.instruction.eq(instruction),
             checks.nonzero.eq(self.i.p.nonzero),
             self.report.index.eq(self.i.p.index),
         ]
 
-        opcode = self.i.p.instruction[:4]
+        opcode = instruction[:4]
         target = Signal(Engine)
         with m.Switch(opcode):
             with m.Case(Opcode.SYNC):
-                m.d.sync += target.eq(data.View(LAYOUTS[Opcode.SYNC], self.i.p.instruction[: LAYOUTS[Opcode.SYNC].size]).engine)
+                m.d.sync += target.eq(data.View(LAYOUTS[Opcode.SYNC], instruction[: LAYOUTS[Opcode.SYNC].size]).engine)
             for own_opcode, engine in OWN_ENGINE.items():
                 with m.Case(own_opcode):
                     m.d.sync += target.eq(engine)

@@ -6,18 +6,17 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
-from tercel.hw.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES, Fault
+from tercel.hw.isa import INSTRUCTION_BYTES, Fault
 from tercel.hw.load_increment import LoadIncrement
 
 
 def fetched_layout(config: Config) -> data.StructLayout:
-    """An instruction, its index in the program, and the fault that there is in its place (``Fault.NONE``: it is good).
+    """The index in the program of an instruction, and the fault that there is in its place (``Fault.NONE``: it is good).
 
-    Bit i of ``nonzero`` tells whether beat i of the instruction has any bit set.
+    Bit i of ``nonzero`` tells whether beat i of the instruction has any bit set. The instruction itself came in beats.
     """
     return data.StructLayout(
         {
-            "instruction": unsigned(INSTRUCTION_BITS),
             "nonzero": unsigned(INSTRUCTION_BYTES // config.memory_width),
             "index": unsigned(16),
             "fault": unsigned(4),
@@ -38,8 +37,8 @@ class Fetch(Component):
     The last item is HALT or one with a ``fault``: ``BUS_ERROR`` or ``BUS_TIMEOUT`` at the instruction that could not be read,
     ``PROGRAM_END`` with index ``count`` after ``count`` instructions without HALT. Nothing is requested behind it.
 
-    One instruction takes 80/W beats plus the memory's latency plus 4 cycles, from when the one before it was taken: it stays in the
-    register where it was put together. Queues hold the instructions that are ahead.
+    One instruction takes 80/W beats plus the memory's latency plus 4 cycles, from when the one before it was taken: until then it stays
+    where it is put together. Queues hold the instructions that are ahead.
 
     Parameters
     ----------
@@ -76,11 +75,9 @@ class Fetch(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """A shift register; data registers are never cleared."""
+        """Counters of beats; data registers are never cleared."""
         m = Module()
-        beat_bits = 8 * self._config.memory_width
         beats = INSTRUCTION_BYTES // self._config.memory_width
-        assembly = Signal(INSTRUCTION_BITS, reset_less=True)
         nonzero = Signal(beats, reset_less=True)
         index = Signal(16)
         fault = Signal(4)
@@ -90,7 +87,6 @@ class Fetch(Component):
 
         m.d.comb += [
             self.memory.request.payload.eq(beat_addr),
-            self.o.p.instruction.eq(assembly),
             self.o.p.nonzero.eq(nonzero),
             self.o.p.index.eq(index),
             self.o.p.fault.eq(fault),
@@ -112,11 +108,7 @@ class Fetch(Component):
         m.d.comb += self.beat.eq(beat)
         m.d.sync += [beat.valid.eq(self.memory.valid), beat.number.eq(received), beat.data.eq(self.memory.data)]
         with m.If(self.memory.valid):
-            m.d.sync += [
-                received.eq(received + 1),
-                assembly.eq(assembly[beat_bits:] | self.memory.data << INSTRUCTION_BITS - beat_bits),
-                nonzero.eq(Cat(nonzero[1:], self.memory.data.any())),
-            ]
+            m.d.sync += [received.eq(received + 1), nonzero.eq(Cat(nonzero[1:], self.memory.data.any()))]
             with m.If((fault == Fault.NONE) & self.memory.err):
                 m.d.sync += fault.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
 

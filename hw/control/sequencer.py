@@ -114,6 +114,7 @@ class Sequencer(Component):
         memory = delayed(m, Cat(self.memory_read, self.memory_write), 1, name="memory")
         connect(m, fetch=fetch.memory, memory=flipped(self.program))
         connect(m, fetch=fetch.o, dispatcher=dispatcher.i)
+        m.d.comb += dispatcher.beat.eq(fetch.beat)
         m.d.comb += [
             fetch.run.eq(run),
             fetch.base.eq(csr.program_base),
