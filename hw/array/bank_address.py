@@ -85,7 +85,7 @@ class BankAddress(Component):
         reach_bits = bits_for(MAX_STRIDE * pixels)
 
         # Stage 1.
-        access_2 = delayed(m, self.access, 2, name="access", reset_less=False)
+        access_2 = delayed(m, self.access, 2, name="access")
         bank_2, addr_2 = delayed(m, self.bank, 2, name="bank"), delayed(m, self.addr, 2, name="addr")
         stride_2, sub_cycle_2 = delayed(m, self.stride, 2, name="stride"), delayed(m, self.sub_cycle, 2, name="sub_cycle")
         residual_1, visible_1 = delayed(m, self.residual, 1, name="residual"), delayed(m, self.row_inside, 1, name="visible")

@@ -15,8 +15,7 @@ def commit_layout(config: Config) -> data.StructLayout:
     """The end of a slot.
 
     ``capture``: the bytes of the output word that the slot's codes are. ``write``: the word is complete now; it is word ``number`` of each
-    ``valid`` pixel, ``addr`` (by row) that of word 0, in scratchpad ``space``. ``end``: it is the instruction's last. Only the decisions
-    need a reset.
+    ``valid`` pixel, ``addr`` (by row) that of word 0, in scratchpad ``space``. ``end``: it is the instruction's last.
     """
     place = {
         "capture": unsigned(config.lanes),
@@ -70,19 +69,20 @@ class CommitControl(Component):
         interval = drain_interval(config, narrow=True, thresholds=0)
         tile = delayed_arrivals(m, tile, self.last, self.latency, interval=interval, name="tile")
         output = delayed(m, self.slot.output, self.latency - 1, name="output")
-        complete = delayed(m, self.slot.valid & self.slot.complete, self.latency - 1, name="complete", reset_less=False)
+        complete = delayed(m, self.slot.valid & self.slot.complete, self.latency - 1, name="complete")
         final = delayed(m, self.slot.final, self.latency - 1, name="final")
 
         place = Signal(self.o.place.shape(), reset_less=True)
-        m.d.comb += self.o.place.eq(place)
+        decisions = Signal(self.o.decisions.shape(), reset_less=True)
+        m.d.comb += [self.o.place.eq(place), self.o.decisions.eq(decisions)]
         block = output % lanes // drain_lanes
         lane = output % drain_lanes
         for byte in range(lanes):
             here = (block == byte // drain_lanes) & (narrow | (lane == byte % drain_lanes))
             m.d.sync += place.capture[byte].eq(complete & here)
         m.d.sync += [
-            self.o.decisions.write.eq(complete & (block == lanes // drain_lanes - 1) & (narrow | (lane == drain_lanes - 1))),
-            self.o.decisions.end.eq(complete & final & tile.end),
+            decisions.write.eq(complete & (block == lanes // drain_lanes - 1) & (narrow | (lane == drain_lanes - 1))),
+            decisions.end.eq(complete & final & tile.end),
             place.number.eq(output // lanes),
             *(place[name].eq(tile[name]) for name in ("valid", "addr", "space")),
         ]

@@ -109,7 +109,7 @@ class Drain(Component):
             if row:
                 select = delayed(m, select, 1, name=f"select_{row}")
                 operands = delayed(m, operands, 1, name=f"operands_{row}")
-                decisions = delayed(m, decisions, 1, name=f"decisions_{row}", reset_less=False)
+                decisions = delayed(m, decisions, 1, name=f"decisions_{row}")
                 place = delayed(m, place, 1, name=f"place_{row}")
             m.submodules[f"codes_{row}"] = codes = ResidualCodes(config)
             m.submodules[f"row_{row}"] = drain_row = DrainRow(config)
@@ -132,7 +132,7 @@ class Drain(Component):
                 self.write.data[row].eq(drain_row.write_data),
             ]
         m.d.comb += [
-            self.finished.eq(delayed(m, decisions.end, 2, name="end", reset_less=False)),
+            self.finished.eq(delayed(m, decisions.end, 2, name="end")),
             self.done_index.eq(delayed(m, self.tile.index, 1, name="index")),
             self.done_post.eq(delayed(m, self.tile.post, 1, name="post")),
         ]

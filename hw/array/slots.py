@@ -58,17 +58,25 @@ class SlotSequencer(Component):
         config, slot, fields = self.config, self.slot, self.tile.config
         step = Mux(fields.narrow, config.drain_lanes, 1)
         next_word = Signal()
+        # Only ``valid`` decides, so only that is reset.
+        valid, state = Signal(), Signal(slot.shape(), reset_less=True)
         m.d.comb += [
+            slot.valid.eq(valid),
+            slot.output.eq(state.output),
+            slot.parameter_addr.eq(state.parameter_addr),
             slot.final.eq(slot.complete & (slot.output + step == config.outputs)),
             next_word.eq(fields.narrow | (slot.output % config.drain_lanes == config.drain_lanes - 1)),
         ]
         if config.threshold_depth:
             # Registers say whether a slot is its outputs' first or last: half of the drain's registers follow them.
             left = Signal(4, reset_less=True)
-            channel_addr = Signal(slot.threshold_addr.shape())
+            channel_addr = Signal(slot.threshold_addr.shape(), reset_less=True)
             m.submodules.next_channel = next_channel = LoadAdd(len(channel_addr))
             m.submodules.next_threshold = next_threshold = LoadAdd(len(channel_addr))
             m.d.comb += [
+                slot.threshold_addr.eq(state.threshold_addr),
+                slot.first.eq(state.first),
+                slot.complete.eq(state.complete),
                 next_channel.a.eq(channel_addr),
                 next_channel.b.eq(Mux(fields.threshold_shared, 0, THRESHOLDS_PER_CHANNEL)),
                 next_channel.value.eq(self.tile.threshold_addr),
@@ -79,13 +87,13 @@ class SlotSequencer(Component):
                 next_threshold.load.eq(self.last | slot.complete),
             ]
             m.d.sync += [
-                slot.threshold_addr.eq(next_threshold.o),
-                slot.first.eq(self.last | slot.complete),
-                slot.complete.eq(left == 0),
+                state.threshold_addr.eq(next_threshold.o),
+                state.first.eq(self.last | slot.complete),
+                state.complete.eq(left == 0),
                 left.eq(left - 1),
             ]
             with m.If(self.last | slot.complete):
-                m.d.sync += [slot.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_channel.o)]
+                m.d.sync += [state.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_channel.o)]
         else:
             m.d.comb += [slot.first.eq(1), slot.complete.eq(1)]
         m.submodules.next_parameter = next_parameter = LoadAdd(len(slot.parameter_addr))
@@ -96,11 +104,11 @@ class SlotSequencer(Component):
             next_parameter.load.eq(self.last),
         ]
         with m.If(self.last | (slot.complete & next_word)):
-            m.d.sync += slot.parameter_addr.eq(next_parameter.o)
+            m.d.sync += state.parameter_addr.eq(next_parameter.o)
         with m.If(slot.complete):
-            m.d.sync += slot.output.eq(slot.output + step)
+            m.d.sync += state.output.eq(slot.output + step)
         with m.If(slot.final):
-            m.d.sync += slot.valid.eq(0)
+            m.d.sync += valid.eq(0)
         with m.If(self.last):
-            m.d.sync += [slot.valid.eq(1), slot.output.eq(0)]
+            m.d.sync += [valid.eq(1), state.output.eq(0)]
         return m
