@@ -23,7 +23,7 @@ def delayed_arrivals(m: Module, value, arrives, cycles: int, *, interval: int, n
     value = value if hasattr(value, "shape") else Value.cast(value)
     moves = [*range(0, cycles - 1, interval), cycles - 1]
     for number, wait in enumerate([0, *(later - earlier for earlier, later in pairwise(moves))]):
-        arrives = delayed(m, arrives, wait, name=f"{name}_arrives_{number}", reset_less=False)
+        arrives = delayed(m, arrives, wait, name=f"{name}_arrives_{number}")
         held = Signal(value.shape(), name=f"{name}_{number}", reset_less=True)
         with m.If(arrives):
             m.d.sync += held.eq(value)

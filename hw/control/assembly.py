@@ -13,8 +13,8 @@ from tercel.hw.control.fetch import beat_layout
 class Assembly(Component):
     """The low bits of the instruction whose beats came last.
 
-    The instruction is complete in the cycle after its last beat and stays until the next one's first. Synthesis makes one of those that
-    put together as many bits.
+    The instruction is complete in the cycle after its last beat's bits and stays until the next one's first. Synthesis makes one of those
+    that put together as many bits.
 
     Parameters
     ----------
@@ -42,7 +42,9 @@ class Assembly(Component):
         m = Module()
         beat = self.beat
         shifted = Signal(self._beats * self._beat_bits, reset_less=True)
+        shift = Signal()
         m.d.comb += self.instruction.eq(shifted)
-        with m.If(beat.valid & (beat.number < self._beats)):
+        m.d.sync += shift.eq(beat.valid & (beat.number < self._beats))
+        with m.If(shift):
             m.d.sync += shifted.eq(shifted[self._beat_bits :] | beat.data << len(shifted) - self._beat_bits)
         return m

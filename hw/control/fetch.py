@@ -5,6 +5,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
 from tercel.hw.isa import INSTRUCTION_BYTES, Fault
 from tercel.hw.load_increment import LoadIncrement
@@ -25,7 +26,7 @@ def fetched_layout(config: Config) -> data.StructLayout:
 
 
 def beat_layout(config: Config) -> data.StructLayout:
-    """A beat of an instruction: whether it has come in the cycle before, which it is, and its bits."""
+    """A beat of an instruction: whether one comes and which it is, and in the next cycle its bits."""
     return data.StructLayout(
         {"valid": unsigned(1), "number": range(INSTRUCTION_BYTES // config.memory_width), "data": unsigned(8 * config.memory_width)}
     )
@@ -58,7 +59,7 @@ class Fetch(Component):
     o
         Stream of :func:`fetched_layout`.
     beat : Out(beat_layout(config))
-        The beats of the instruction as they come, in order; the last one a cycle before ``o`` offers it at the earliest.
+        The beats of the instruction as they come, in order; the bits of the last one a cycle before ``o`` offers it at the earliest.
     """
 
     def __init__(self, config: Config) -> None:
@@ -104,9 +105,8 @@ class Fetch(Component):
             m.d.sync += beat_addr.eq(increment.o)
         with m.If(requesting):
             m.d.sync += requested.eq(requested + 1)
-        beat = Signal(beat_layout(self._config), reset_less=True)
-        m.d.comb += self.beat.eq(beat)
-        m.d.sync += [beat.valid.eq(self.memory.valid), beat.number.eq(received), beat.data.eq(self.memory.data)]
+        bits = delayed(m, self.memory.data, 1, name="bits")
+        m.d.comb += [self.beat.valid.eq(self.memory.valid), self.beat.number.eq(received), self.beat.data.eq(bits)]
         with m.If(self.memory.valid):
             m.d.sync += [received.eq(received + 1), nonzero.eq(Cat(nonzero[1:], self.memory.data.any()))]
             with m.If((fault == Fault.NONE) & self.memory.err):
