@@ -99,13 +99,14 @@ class Feeder(Component):
         instruction_layout = data.StructLayout({"fields": ARRAY_FIELDS, "index": 16})
         current, early, late = (Signal(instruction_layout, name=name, reset_less=True) for name in ("current", "early", "late"))
         in_flight = Signal(range(IN_FLIGHT_MAX + 1))
-        active, running, fresh, stopped = Signal(), Signal(), Signal(), Signal()
+        active, running, fresh, faulty, stopped = Signal(), Signal(), Signal(), Signal(), Signal()
         load, settled, loaded = Signal(), Signal(), Signal()
         restart, advance, issue = Signal(), Signal(), Signal()
         fields, last, final_step = current.fields, loops.last, loops.final
 
+        ready = Signal(init=1)
         m.d.comb += [
-            self.start.ready.eq(~active & ~in_flight[-1] & ~stopped),
+            self.start.ready.eq(ready),
             load.eq(self.start.valid & self.start.ready),
             self.idle.eq(in_flight == 0),
         ]
@@ -147,6 +148,8 @@ class Feeder(Component):
             m.d.sync += [running.eq(0), active.eq(~last.row)]
         with m.If(stopped):
             m.d.sync += running.eq(0)
+        # A register: much of the sequencer waits for it.
+        m.d.sync += ready.eq(~load & (~active | (advance & done)) & (~in_flight[-1] | self.finished) & ~stopped & ~faulty)
 
         busy = (active | load) & ~stopped
         conflict, residual = issue & ~residual_due & ~final_sub_cycle, running & residual_due
@@ -201,7 +204,6 @@ class Feeder(Component):
             stages[0].residual.eq(residual),
         ]
         # Known a cycle late: it takes a look at all addresses, and stops half of the feeder.
-        faulty = Signal()
         for cycle in range(LATENCY):
             m.d.sync += stages[cycle + 1].eq(stages[cycle])
         with m.If(faulty | stopped):
