@@ -1,4 +1,7 @@
-"""Size and clock frequency of the SDRAM controller by itself, after place and route: ``python -m benchmarks.sdram_area``."""
+"""Size and clock frequency of the SDRAM controller by itself, after place and route: ``python -m benchmarks.sdram_area``.
+
+``--controller litedram`` measures LiteDRAM's generated core in its place, block ``core``, and what it needs to have the same ports.
+"""
 
 import tempfile
 from json import dumps
@@ -9,16 +12,17 @@ import typer
 from rich.console import Console
 
 from benchmarks.errors import command
+from benchmarks.litedram_controller import CONTROLLERS, LiteDramBuild, named_controller
 from tercel.boards.area import DEVICES, area_table, blocks_table, measure
 from tercel.hw.sdram.chips import CHIPS, named_chip
 from tercel.sim.cli import FAILED
 from tercel.sim.parse import UsageError
 from tercel.sim.progress import progress_bars
-from tercel.sim.soc.sdram_simulation import SdramBuild
 
 
 def main(
     *,
+    controller: Annotated[str, typer.Option(help=f"one of {', '.join(CONTROLLERS)}")] = "tercel",
     chip: Annotated[str, typer.Option(help=f"one of {', '.join(CHIPS)}")] = "is42s16160g",
     memory_width: Annotated[int, typer.Option(help="bytes of a beat")] = 8,
     clock_mhz: Annotated[float, typer.Option(help="that the timing of the chip is counted in")] = 100.0,
@@ -29,13 +33,15 @@ def main(
     """Synthesize, place and route the controller; exit code 1 if a limit is passed. Example: python -m benchmarks.sdram_area --no-route."""
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, not {device!r} (the part it goes into)")
-    controller = SdramBuild(chip=named_chip(chip), clock_mhz=clock_mhz, memory_width=memory_width).controller()
-    name = f"SDRAM controller, {memory_width} bytes, {named_chip(chip).name}"
+    build = named_controller(controller)(chip=named_chip(chip), clock_mhz=clock_mhz, memory_width=memory_width)
+    verilog = build.core() if isinstance(build, LiteDramBuild) else ""
+    name = f"SDRAM controller ({controller}), {memory_width} bytes, {named_chip(chip).name}"
     with tempfile.TemporaryDirectory() as folder, progress_bars() as progress:
         area = measure(
-            controller,
+            build.controller(),
             name=name,
             device=DEVICES[device],
+            verilog=verilog,
             folder=Path(folder),
             route=route,
             report=lambda step: progress(step, 0, 0),

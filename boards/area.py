@@ -109,12 +109,14 @@ def measure(
     folder: Path,
     lanes: int = 0,
     machine: str | None = None,
+    verilog: str = "",
     route: bool = True,
     report: Report | None = None,
 ) -> Area:
     """Synthesize ``component`` and, with ``route``, place and route it for :data:`TARGET_MHZ`.
 
-    ``machine`` is the name of the config of a whole machine, for which the device may have a floorplan.
+    ``machine`` is the name of the config of a whole machine, for which the device may have a floorplan. ``verilog`` has the modules
+    that ``component`` takes from elsewhere.
     ``folder`` receives the netlists, the reports and the logs. ``report`` is called with a line of text whenever there is news.
 
     Raises
@@ -135,7 +137,9 @@ def measure(
     yosys = find_tool("yosys")
     tools = {"yosys": yosys.version}
     started = time.monotonic()
-    script = f"read_rtlil top.il; {device.synthesis_script}; tee -q -o cells.json stat -json"
+    (folder / "instances.v").write_text(verilog)
+    read = "read_rtlil top.il; read_verilog instances.v" if verilog else "read_rtlil top.il"
+    script = f"{read}; {device.synthesis_script}; tee -q -o cells.json stat -json"
     run_tool(yosys, ["-p", script], folder=folder, log=folder / "yosys.log", report=yosys_step(tell))
     seconds["synthesis"] = time.monotonic() - started
     total = device.count(parse_cells((folder / "cells.json").read_text()))

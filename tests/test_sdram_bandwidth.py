@@ -60,7 +60,7 @@ def test_share_of_the_peak(file, capsys, requests):
     assert found["bytes_moved"] == (found["reads"] + found["writes"]) * TINY.memory_width
     assert found["peak"] == 2
     assert 0.85 < found["share"] < 1
-    assert found["violations"] == 0
+    assert found["violations"] == found["wrong_reads"] == 0
     assert found["refreshes"] > 20
 
 
@@ -71,7 +71,8 @@ def test_too_small_a_share(file, capsys):
 def test_the_figures_in_words(file, capsys):
     assert command(sdram_bandwidth.main, [str(file), "--predict"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("tiny with IS42S16160G-7 at 100 MHz: ") and "% of the peak" in text and "0 rules broken" in text
+    assert text.startswith("tiny, tercel controller, IS42S16160G-7 at 100 MHz: ")
+    assert "% of the peak" in text and "0 rules broken, 0 beats read wrong" in text
 
 
 def test_wrong_options(file, capsys):

@@ -115,6 +115,23 @@ def test_a_mask_takes_two_edges_to_blank_a_read(chip):
     assert [seen for seen in chip.seen[-7:] if seen is not None] == [1, 3, 4]
 
 
+def test_a_bank_closes_by_itself(chip):
+    chip.activate(bank=1, row=5)
+    chip.idle(RAS)
+    chip.edge(Command.READ, ba=1, a=ALL_BANKS)
+    chip.idle(4 + RP - 1)
+    chip.activate(bank=1, row=6)
+    chip.write([1, 2, 3, 4], bank=1, column=4 | ALL_BANKS)
+    chip.idle(WR + RP)
+    chip.edge(Command.REFRESH)
+    chip.idle(RFC)
+    chip.activate(bank=1, row=6)
+    chip.edge(Command.READ, ba=1, a=4)
+    chip.idle(6)
+    assert chip.broken == set()
+    assert [seen for seen in chip.seen if seen is not None][-4:] == [1, 2, 3, 4]
+
+
 def test_a_precharge_ends_a_read(chip):
     chip.activate()
     chip.idle(5)
@@ -153,6 +170,32 @@ def write_and_precharge(gap):
         chip.write([0, 0, 0, 0])
         chip.idle(gap - 1)
         chip.edge(Command.PRECHARGE)
+
+    return run
+
+
+def written_and_closed(gap):
+    """A burst of 4 written to a bank that closes by itself, and ``gap`` edges after its command the bank opened again."""
+
+    def run(chip):
+        chip.activate()
+        chip.idle(RC)
+        chip.edge(Command.WRITE, a=ALL_BANKS, dq_oe=1)
+        for _ in range(3):
+            chip.edge(dq_oe=1)
+        chip.idle(gap - 4)
+        chip.edge(Command.ACTIVATE)
+
+    return run
+
+
+def one_word_and_closed(gap):
+    """A burst of 1 read from a bank that closes by itself, and ``gap`` edges after it was opened it is opened again."""
+
+    def run(chip):
+        chip.edge(Command.MODE, a=CAS << 4)
+        chip.idle(MRD - 1)
+        after_activate((RCD, R, {"a": ALL_BANKS}), (gap - RCD, A, {}))(chip)
 
     return run
 
@@ -196,7 +239,16 @@ RULES = {
     "closed": (after_activate((RC, A, {})), ("ACTIVATE", "closed", 0, 1)),
     "closed for a refresh": (after_activate((RC, Command.REFRESH, {})), ("REFRESH", "closed", 0, 1)),
     "closed for the mode": (after_activate((RC, Command.MODE, {"a": BURST_OF_4})), ("MODE", "closed", 0, 1)),
-    "auto precharge": (after_activate((RCD, R, {"a": ALL_BANKS})), ("READ", "auto_precharge", 0, 1)),
+    "a bank that closes by itself": (after_activate((RCD, R, {"a": ALL_BANKS}), (1, R, {})), ("READ", "closes", 0, 1)),
+    "one more precharge": (after_activate((RCD, R, {"a": ALL_BANKS}), (1, P, {})), ("PRECHARGE", "closes", 0, 1)),
+    "closed by itself": (after_activate((RCD, R, {"a": ALL_BANKS}), (4, R, {})), ("READ", "open", 1, 0)),
+    "rp of one closed by itself": (after_activate((RC, R, {"a": ALL_BANKS}), (4 + RP - 1, A, {})), ("ACTIVATE", "rp", RP, RP - 1)),
+    "rp of one closed early": (
+        after_activate((RC, R, {"a": ALL_BANKS}), (RRD, A, {"ba": 1}), (RCD, R, {"ba": 1}), (1, A, {})),
+        ("ACTIVATE", "rp", RP, 5 - 4),
+    ),
+    "ras of one closed by itself": (one_word_and_closed(RAS + RP - 1), ("ACTIVATE", "rp", RP, RP - 1)),
+    "wr of one closed by itself": (written_and_closed(3 + WR + RP - 1), ("ACTIVATE", "rp", RP, RP - 1)),
     "column": (after_activate((RCD, R, {"a": 512})), ("READ", "column", 511, 512)),
     "row": (lambda chip: chip.edge(A, a=8192), ("ACTIVATE", "row", 8191, 8192)),
     "burst length": (lambda chip: chip.edge(Command.MODE, a=7 | CAS << 4), ("MODE", "burst_length", 3, 7)),

@@ -130,8 +130,10 @@ int main() {
     const size_t outstanding = number("outstanding");
     Master npu(read_requests(number("npu")), outstanding), host(read_requests(number("host")), outstanding);
     tercel::SdramModel chip(values.at("figures"));
-    // Registers of a board: half of the cycles on the way out, the rest on the way back.
-    const unsigned latency = static_cast<unsigned>(number("pin_latency"));
+    // Registers of a board: half of the cycles on the way out, the rest on the way back. -1: the chip's clock comes a part of a cycle after
+    // ours, so that it sees levels in the cycle in which they change, and what it drives for its next edge is there for ours.
+    const bool early = values.at("pin_latency") == "-1";
+    const unsigned latency = early ? 0 : static_cast<unsigned>(number("pin_latency"));
     std::deque<tercel::SdramPins> out(latency / 2);
     std::deque<uint32_t> back(latency - latency / 2);
 
@@ -160,6 +162,7 @@ int main() {
         chip.clock(out.front());
         out.pop_front();
         back.push_back(chip.dq());
+        if (early) PIN(dq_i) = back.front();
         top.clk = 1;
         top.eval();
         PIN(dq_i) = back.front();

@@ -2,7 +2,7 @@
 //
 // At each rising edge of the chip's clock call clock() with the levels on the pins just before it; from then on dq() is what the chip puts on the
 // data pins for the next edge. A rule that is broken is noted in `violations`, and the chip goes on as if it had been kept.
-// Not modelled, and noted as violations: auto precharge, interleaved and full-page bursts, a low CKE after power-up.
+// Not modelled, and noted as violations: interleaved and full-page bursts, a low CKE after power-up.
 
 #pragma once
 
@@ -88,7 +88,7 @@ class SdramModel {
             case kActivate: activate(pins); break;
             case kWrite:
             case kRead: begin(command, pins); break;
-            case kTerminate: burst.left = 0; break;
+            case kTerminate: interrupt(command); break;
             default: break;
         }
         move_word(pins);
@@ -123,7 +123,7 @@ class SdramModel {
     static constexpr unsigned kAllBanks = 1 << 10, kSingleWrites = 1 << 9, kInterleaved = 1 << 3, kFirstRefreshes = 8;
 
     struct Bank {
-        bool open = false, overdue = false;
+        bool open = false, overdue = false, closes = false;  // closes: after its burst, by itself
         unsigned row = 0;
         int64_t activated = kNever, precharged = kNever, written = kNever;
     };
@@ -209,6 +209,8 @@ class SdramModel {
         for (unsigned i = 0; i < banks; i++) {
             if (!all && i != pins.ba) continue;
             Bank& bank = banks_state[i];
+            if (bank.closes) violate(kPrecharge, "closes", 0, 1);
+            bank.closes = false;
             if (bank.open) {
                 at_least(kPrecharge, "ras", ras, bank.activated);
                 at_least(kPrecharge, "wr", wr, burst.write && burst.left && burst.bank == i ? now() : bank.written);
@@ -239,18 +241,20 @@ class SdramModel {
     }
 
     void begin(unsigned command, const SdramPins& pins) {
-        if (pins.a & kAllBanks) violate(command, "auto_precharge", 0, 1);
         const unsigned column = pins.a & (kAllBanks - 1);
         if (pins.ba >= banks || column >= columns) return violate(command, "column", columns - 1, column);
-        const Bank& bank = banks_state[pins.ba];
+        Bank& bank = banks_state[pins.ba];
         if (!bank.open) return violate(command, "open", 1, 0);
+        if (bank.closes) return violate(command, "closes", 0, 1);
         at_least(command, "rcd", rcd, bank.activated);
+        interrupt(command);
         burst.write = command == kWrite;
         burst.bank = pins.ba;
         burst.row = bank.row;
         burst.column = column;
         burst.length = burst.left = burst.write ? write_length : burst_length;
         burst.done = 0;
+        bank.closes = pins.a & kAllBanks;
     }
 
     void move_word(const SdramPins& pins) {
@@ -271,6 +275,23 @@ class SdramModel {
         }
         burst.done++;
         burst.left--;
+        if (!burst.left) close_by_itself(now() + 1);
+    }
+
+    // The burst under way ends before its last word.
+    void interrupt(unsigned command) {
+        if (!burst.left) return;
+        burst.left = 0;
+        if (command == kTerminate && banks_state[burst.bank].closes) violate(command, "closes", 0, 1);
+        close_by_itself(now());
+    }
+
+    // As if PRECHARGE came at the first edge from `edge` on at which it may.
+    void close_by_itself(int64_t edge) {
+        Bank& bank = banks_state[burst.bank];
+        if (!bank.closes) return;
+        bank.open = bank.closes = false;
+        bank.precharged = std::max({edge, bank.written + wr, bank.activated + ras});
     }
 
     void check_refresh() {

@@ -2,8 +2,10 @@
 
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from tercel.sim.soc.sdram_model import HEADER, SdramViolation, parse_violation, 
 from tercel.sim.verilator.compile import SimulationSource, build_program, gateware_sources
 
 _HARNESS = Path(__file__).with_name("sdram_harness.cpp")
-_TOP = "tercel_sdram"
+TOP = "tercel_sdram"
 _OTHER_GATEWARE = ("array", "control", "depthwise", "link", "npu.py", "on_chip_memory.py", "soc.py")
 """What the controller by itself does not contain."""
 
@@ -36,6 +38,29 @@ class SdramSimulationError(RuntimeError):
     """The controller lost or invented an answer."""
 
 
+class ControllerBuild(Protocol):
+    """A controller to be simulated, with the ports of :class:`~tercel.hw.sdram.controller.SdramController`."""
+
+    @property
+    def chip(self) -> SdramChip:
+        """On its pins."""
+        ...
+
+    @property
+    def clock_mhz(self) -> float:
+        """Of controller and chip."""
+        ...
+
+    @property
+    def pin_latency(self) -> int:
+        """Cycles between its pins and the chip's, both ways added; -1: the chip's clock comes a part of a cycle after the controller's."""
+        ...
+
+    def source(self) -> SimulationSource:
+        """From :func:`controller_source`."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class SdramBuild:
     """What is simulated; see :class:`~tercel.hw.sdram.controller.SdramController`."""
@@ -54,6 +79,18 @@ class SdramBuild:
             addr_width=33 - self.memory_width.bit_length(),
             pin_latency=self.pin_latency,
         )
+
+    def source(self) -> SimulationSource:
+        """What it is built of."""
+
+        def emit() -> str:
+            from amaranth.back import verilog
+
+            text: str = verilog.convert(self.controller(), name=TOP, emit_src=False, strip_internal_attrs=True)
+            return text
+
+        gateware = gateware_sources(without=_OTHER_GATEWARE)
+        return controller_source(name="sdram", verilog=emit, key=(repr(self),), gateware=gateware, memory_width=self.memory_width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +121,7 @@ class SdramRun:
 
 
 def run_sdram(
-    build: SdramBuild,
+    build: ControllerBuild,
     *,
     npu: Records,
     host: Records | None = None,
@@ -101,7 +138,7 @@ def run_sdram(
     ToolError
         The simulation cannot be built.
     """
-    program = build_program(_source(build))
+    program = build_program(build.source())
     host = np.zeros(0, REQUEST) if host is None else host
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "contents"
@@ -139,20 +176,17 @@ def run_sdram(
     )
 
 
-def _source(build: SdramBuild) -> SimulationSource:
-    def emit() -> str:
-        from amaranth.back import verilog
-
-        text: str = verilog.convert(build.controller(), name=_TOP, emit_src=False, strip_internal_attrs=True)
-        return text
-
+def controller_source(
+    *, name: str, verilog: Callable[[], str], key: tuple[str, ...], gateware: tuple[Path, ...], memory_width: int
+) -> SimulationSource:
+    """A controller's simulation: its outermost module in ``verilog`` is :data:`TOP`; see :class:`SimulationSource` for the others."""
     return SimulationSource(
-        name="sdram",
-        verilog=emit,
-        key=(repr(build),),
-        gateware=gateware_sources(without=_OTHER_GATEWARE),
-        top=_TOP,
+        name=name,
+        verilog=verilog,
+        key=key,
+        gateware=gateware,
+        top=TOP,
         sources=(_HARNESS,),
         includes=(HEADER,),
-        cpp_defines={"TERCEL_MEMORY_WIDTH": build.memory_width},
+        cpp_defines={"TERCEL_MEMORY_WIDTH": memory_width},
     )
