@@ -1,6 +1,6 @@
 """The top: the whole accelerator."""
 
-from amaranth.hdl import Module, ResetInserter, Value
+from amaranth.hdl import Module, Value
 from amaranth.lib.wiring import Component, In, Member, Out, connect, flipped
 
 from tercel.hw.array.engine import ArrayEngine
@@ -15,6 +15,7 @@ from tercel.hw.memory.load import LoadEngine
 from tercel.hw.memory.port import TIMEOUT_CYCLES
 from tercel.hw.memory.store import StoreEngine
 from tercel.hw.memory.system import MemorySystem
+from tercel.hw.reset_domain import reset_domain
 
 
 def engine_events(config: Config) -> dict[Engine, tuple[str, ...]]:
@@ -81,8 +82,8 @@ class Npu(Component):
         depthwise_reset = delayed(m, array_reset, 1, name="depthwise_reset")
         memory = MemorySystem(config, timeout_cycles=self._timeout_cycles)
         array = ArrayEngine(config)
-        m.submodules.memory_system = ResetInserter(memory_reset)(memory)
-        m.submodules.array = ResetInserter(array_reset)(array)
+        m.submodules.memory_system = reset_domain(m, memory_reset, name="memory")(memory)
+        m.submodules.array = reset_domain(m, array_reset, name="array")(array)
 
         connect(m, flipped(self.csr), sequencer.csr)
         connect(m, memory.bus, flipped(self.memory))
@@ -111,7 +112,7 @@ class Npu(Component):
 
         if config.depthwise:
             depthwise = DepthwiseEngine(config)
-            m.submodules.depthwise = ResetInserter(depthwise_reset)(depthwise)
+            m.submodules.depthwise = reset_domain(m, depthwise_reset, name="depthwise")(depthwise)
             _connect_engine(m, sequencer.depthwise, depthwise)
             connect(m, depthwise.read, memory.depthwise_read)
             connect(m, depthwise.write, memory.depthwise_write)

@@ -1,6 +1,6 @@
 """The array engine: feeder, systolic array and drain."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, ResetSignal, Signal, signed
 from amaranth.lib import fifo
 from amaranth.lib.wiring import Component, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -18,6 +18,8 @@ from tercel.hw.interfaces import (
     LinearReadSignature,
     parameter_word,
 )
+from tercel.hw.local_register import local
+from tercel.hw.reset_domain import reset_domain
 
 
 class ArrayEngine(Component):
@@ -52,9 +54,10 @@ class ArrayEngine(Component):
     def elaborate(self, platform):
         """Wires, and a queue for finished instructions."""
         m = Module()
-        m.submodules.feeder = feeder = Feeder(self.config)
-        m.submodules.array = array = SystolicArray(self.config)
-        m.submodules.drain = drain = Drain(self.config)
+        feeder, array, drain = Feeder(self.config), SystolicArray(self.config), Drain(self.config)
+        for name, part in (("feeder", feeder), ("array", array), ("drain", drain)):
+            own_reset = local(m, ResetSignal(), name=f"{name}_reset")
+            m.submodules[name] = reset_domain(m, own_reset, name=f"array_{name}")(part)
         # Deep enough for all instructions in flight: an instruction leaves with its transfer.
         m.submodules.finished = finished = fifo.SyncFIFOBuffered(width=DONE_LAYOUT.size, depth=IN_FLIGHT_MAX)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from tercel.hw.config import Config
@@ -17,6 +17,7 @@ from tercel.hw.control.tokens import Tokens
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import EngineSignature, MemoryReadSignature, WishboneSignature
 from tercel.hw.isa import RESERVED_LOW, Engine
+from tercel.hw.reset_domain import reset_domain
 
 RESET_MARGIN = 8
 """Cycles that a run begins after the reset has ended here: registers in which it may spread over the machine."""
@@ -90,7 +91,7 @@ class Sequencer(Component):
         reset = Signal(init=1)
         m.d.sync += reset.eq(csr.reset)
         run = delayed(m, csr.run, RESET_MARGIN, name="run", reset_less=False)
-        again = ResetInserter(reset)
+        again = reset_domain(m, reset, name="run")
         m.submodules.fetch = again(fetch)
         m.submodules.dispatcher = again(dispatcher)
         m.submodules.tokens = again(tokens)
