@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 from tercel.boards.floorplan import Floorplan
 from tercel.hw.config import BASE
+from tercel.hw.memory.scratchpad import BLOCKS_PER_COPY
 from tercel.hw.memory.space import RECORD_TAPS
 
 _GROUPS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
@@ -54,7 +55,8 @@ def _drain_multipliers() -> Row:
 
 def _array_memories() -> Row:
     # Each block RAM holds nine of a word's 64 bits, the last one only one: those, and one more for which there is no site, lie anywhere.
-    banks: Row = [f"array_scratchpad.bank_{bank}.0.{part}" for part in range(7) for bank in range(BASE.pixels)]
+    parts = [divmod(number, BLOCKS_PER_COPY) for number in range(7)]
+    banks: Row = [f"array_scratchpad.bank_{bank}_{copy}.0.{part}" for copy, part in parts for bank in range(BASE.pixels)]
     parameters: Row = [f"memory_system.parameter.memory_{lane}.0.0" for lane in range(BASE.drain_lanes)]
     return banks[:24] + parameters + banks[24:48]
 
@@ -73,7 +75,7 @@ def _depthwise_memories() -> Row:
         # A block RAM of the window scratchpad holds bytes of two lanes, one of the records a tap of four: its place is by either pair.
         records: Row = [f"record.tap_{tap}.0.{pair // 2}" for tap in range(RECORD_TAPS)]
         records = records[:5] if pair % 2 == 0 else [*records[5:], None]
-        banks: Row = [f"window_scratchpad.bank_{bank}.0.{pair}" for bank in range(BASE.pixels)]
+        banks: Row = [f"window_scratchpad.bank_{bank}_0.0.{pair}" for bank in range(BASE.pixels)]
         row += [*records[:3], *banks, *records[3:], _depthwise_parameters(lane=2 * pair)]
     return row
 

@@ -1,6 +1,6 @@
 """The ports between the blocks, as signatures derived from a :class:`~tercel.hw.config.Config`."""
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Cat, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -81,10 +81,25 @@ class BankWriteSignature(wiring.Signature):
 
 
 def word_write_layout(config: Config) -> data.StructLayout:
-    """One scratchpad word to write; the payload of the depthwise and load engines' write streams."""
+    """One scratchpad word to write; the payload of the depthwise and load engines' write streams.
+
+    Much is decided by where it goes, in little time, so that is told in the form in which it is used: ``spaces`` has one bit set, that of
+    its scratchpad, and none while the stream is not valid; ``banks`` has one bit set, that of ``bank``.
+    """
     return data.StructLayout(
-        {"space": unsigned(1), "bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS), "data": unsigned(8 * config.lanes)}
+        {
+            "spaces": unsigned(1 + config.depthwise),
+            "bank": unsigned(BANK_BITS),
+            "banks": unsigned(config.pixels),
+            "addr": unsigned(ADDR_BITS),
+            "data": unsigned(8 * config.lanes),
+        }
     )
+
+
+def one_bank(config: Config, bank: Value) -> Value:
+    """``banks`` of a word in ``bank``."""
+    return Cat(bank == index for index in range(config.pixels))
 
 
 WORD_READ_LAYOUT = data.StructLayout({"space": unsigned(1), "bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})

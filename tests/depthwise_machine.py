@@ -229,7 +229,7 @@ def run(config, memories, program, *, rng, stall=0.0, limit=20000):
             ctx.set(engine.done.ready, rng.random() >= stall)
             payload = engine.write.payload
             transfer = ctx.get(engine.write.valid) and ctx.get(engine.write.ready)
-            word = tuple(ctx.get(field) for field in (payload.space, payload.bank, payload.addr, payload.data))
+            word = tuple(ctx.get(field) for field in (payload.spaces[1], payload.bank, payload.addr, payload.data))
             assert held is None or (ctx.get(engine.write.valid) and held == word)
             held = word if ctx.get(engine.write.valid) and not transfer else None
             if transfer:

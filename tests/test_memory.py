@@ -29,6 +29,17 @@ SIXTEEN_BYTES = Config(
 )  # fmt: skip
 
 
+def offer_word(ctx, stream, word: dict[str, int] | None) -> None:
+    """Set a write stream to a word, of ``space``, ``bank``, ``addr`` and ``data``, or to none."""
+    ctx.set(stream.valid, word is not None)
+    ctx.set(stream.p.spaces, 0 if word is None else 1 << word["space"])
+    if word is not None:
+        ctx.set(stream.p.bank, word["bank"])
+        ctx.set(stream.p.banks, 1 << word["bank"])
+        ctx.set(stream.p.addr, word["addr"])
+        ctx.set(stream.p.data, word["data"])
+
+
 def simulate(dut, *testbenches, background=()) -> None:
     """Runs until every foreground testbench has ended."""
     sim = Simulator(dut)
@@ -64,6 +75,9 @@ def test_scratchpad_cycle_by_cycle(space):
                     offered[name] = {"space": rng.randint(0, 1), "bank": rng.randrange(banks), "addr": rng.randrange(depth)}
                     if name != "store":
                         offered[name]["data"] = rng.getrandbits(width)
+                if name != "store":
+                    offer_word(ctx, stream, offered[name])
+                    continue
                 ctx.set(stream.valid, offered[name] is not None)
                 if offered[name] is not None:
                     ctx.set(stream.payload, offered[name])

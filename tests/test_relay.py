@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The relay: nothing lost, in order, whatever the two ends do; how many it passes; no path from one ready to the other."""
+"""The relay: nothing lost, in order, with its flags, whatever the two ends do; how many it passes; no path from one ready to the other."""
 
 import random
 
@@ -13,7 +13,7 @@ from tercel.hw.memory.queue import Relay
 @pytest.mark.parametrize(("spare", "cycles"), [(True, 101), (False, 200)])
 @pytest.mark.parametrize("hesitates", [False, True])
 def test_passes_everything_in_order(spare, cycles, hesitates):
-    relay = Relay(unsigned(8), spare=spare)
+    relay = Relay(unsigned(8), spare=spare, flags=2)
     rng = random.Random(hesitates)
     given = [rng.getrandbits(8) for _ in range(100)]
     taken = []
@@ -25,6 +25,7 @@ def test_passes_everything_in_order(spare, cycles, hesitates):
             valid = valid or (sent < len(given) and (not hesitates or rng.random() < 0.5))
             ctx.set(relay.i.valid, valid)
             ctx.set(relay.i.payload, given[sent] if valid else rng.getrandbits(8))
+            ctx.set(relay.i_flags, given[sent] >> 6 if valid else rng.getrandbits(2))
             ready = []
             for value in (0, 1):
                 ctx.set(relay.o.ready, value)
@@ -32,6 +33,7 @@ def test_passes_everything_in_order(spare, cycles, hesitates):
             assert ready[0] == ready[1]
             if hesitates:
                 ctx.set(relay.o.ready, rng.getrandbits(1))
+            assert ctx.get(relay.o_flags) == (ctx.get(relay.o.payload) >> 6 if ctx.get(relay.o.valid) else 0)
             if ctx.get(relay.o.valid) and ctx.get(relay.o.ready):
                 taken.append(ctx.get(relay.o.payload))
             if valid and ready[0]:

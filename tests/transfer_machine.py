@@ -1,11 +1,10 @@
 """Random moves, and the memory system between a bus and the other engines' traffic."""
 
-
 import random
 
 from amaranth.sim import Simulator
 from movement import WishboneMemory, good_words, memory_depth, memory_word_bytes
-from test_memory import CHANNEL_CONFIG, CONFIG, stored_value
+from test_memory import CHANNEL_CONFIG, CONFIG, offer_word, stored_value
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Opcode, Space, encode
@@ -211,8 +210,7 @@ class Machine:
                             "space": rng.randint(0, 1), "bank": rng.randrange(config.pixels), "addr": rng.randrange(half, 2 * half),
                             "data": rng.getrandbits(8 * config.lanes),
                         }  # fmt: skip
-                        ctx.set(stream.payload, offered)
-                    ctx.set(stream.valid, offered is not None)
+                    offer_word(ctx, stream, offered)
                     if ctx.get(stream.ready):
                         self.model[Space(offered["space"]), (offered["bank"], offered["addr"])] = offered["data"]
                         offered = None
@@ -227,7 +225,7 @@ class Machine:
             for port in (*ports, dut.array_write):
                 ctx.set(port.en, 0)
             if config.depthwise:
-                ctx.set(dut.depthwise_write.valid, 0)
+                offer_word(ctx, dut.depthwise_write, None)
             self.silenced = True
 
         return run

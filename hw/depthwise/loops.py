@@ -68,16 +68,13 @@ class Loops(wiring.Component):
             m.submodules[name] = loop = Countdown(len(last))
             m.d.comb += [loop.last.eq(last), loop.start.eq(self.begin)]
             loops.append(loop)
-        groups, rows, xs, blocks, inners = loops
+        _, _, xs, blocks, inners = loops
         # Its last value is known a cycle before.
         phase, phase_end = Signal(2), Signal(reset_less=True)
-        # Kept, so that synthesis does not put them behind ``step``, which comes late.
-        unit_end, line_end, plane_end = (Signal(name=name, attrs={"keep": 1}) for name in ("unit_end", "line_end", "plane_end"))
-        m.d.comb += [
-            unit_end.eq(phase_end & inners.end & blocks.end),
-            line_end.eq(unit_end & xs.end),
-            plane_end.eq(line_end & rows.end),
-        ]
+        # So are the ends of the loops: ``step``, which comes late, meets one register of each loop that it moves.
+        ends = [Signal(name=f"{name}_end", reset_less=True) for name in ("inner", "unit", "line", "plane", "last")]
+        inner_end, unit_end, line_end, plane_end, last_end = ends
+        step = self.column.valid & self.column.ready
 
         # The operation.
         columns = Mux(inners.end | plan.maximum, plan.columns_last, 7)
@@ -94,8 +91,14 @@ class Loops(wiring.Component):
             m.d.comb += next_phase_end.eq(plan.maximum | (plan.slide & ~line_end))
         with m.Else():
             m.d.comb += next_phase_end.eq(~plan.vector | phase[0])
-        with m.If(self.begin | (self.column.valid & self.column.ready)):
+        with m.If(self.begin | step):
             m.d.sync += [phase_end.eq(next_phase_end), two.eq(next_two), delta.eq(Mux(next_two, plan.step_two, plan.step))]
+        next_end = next_phase_end
+        for loop, carry, end in zip(reversed(loops), (phase_end, *ends[:-1]), ends, strict=True):
+            m.d.comb += loop.step.eq(step & carry)
+            next_end &= Mux(self.begin | carry, loop.then_end, loop.end)
+            with m.If(self.begin | step):
+                m.d.sync += end.eq(next_end)
         next_column = plan.columns_last[2] | ~xs.end & (double | plan.columns_last[1] | ~xs.soon)
         with m.If(plan.slide):
             with m.If(phase == 0):
@@ -131,18 +134,12 @@ class Loops(wiring.Component):
         # Flow. Whether there is an operation is a register: ``step`` enables all of this, and decides much.
         available, credit = Signal(), Signal(reset_less=True)
         next_running, next_busy, waiting = Signal(), Signal(), Signal()
-        step = self.column.valid & self.column.ready
         m.d.comb += [
-            next_running.eq(self.begin | self.running & ~(step & plane_end & groups.end)),
+            next_running.eq(self.begin | self.running & ~(step & last_end)),
             waiting.eq(next_running & self.available & ~next_busy),
             self.full.eq(self.running & available & ~credit & ~self.busy),
             self.claim.eq(step & o.taps.last),
             self.taken.eq(step & line_end),
-            inners.step.eq(step & phase_end),
-            blocks.step.eq(step & phase_end & inners.end),
-            xs.step.eq(step & unit_end),
-            rows.step.eq(step & line_end),
-            groups.step.eq(step & plane_end),
         ]
         m.d.sync += [
             self.running.eq(next_running),
@@ -184,29 +181,29 @@ class Loops(wiring.Component):
         with m.If(step):
             with m.If(phase_end):
                 # A slide goes on in phase 2: after its first output, one operation each.
-                m.d.sync += [phase.eq(Mux(plan.slide, 2, 0)), record.eq(record + 1)]
-                with m.If(inners.end):
-                    m.d.sync += block.eq(block + 1)
+                m.d.sync += [
+                    phase.eq(Mux(plan.slide, 2, 0)),
+                    record.eq(Mux(unit_end & ~plan.vector & ~plane_end, record_base, record + 1)),
+                ]
             with m.Else():
                 m.d.sync += phase.eq(phase + 1)
-            with m.If(unit_end):
-                m.d.sync += block.eq(0)
-                with m.If(~plan.vector & ~plane_end):
-                    m.d.sync += record.eq(record_base)
+            with m.If(inner_end):
+                m.d.sync += block.eq(Mux(unit_end, 0, block + 1))
             with m.If(line_end):
                 m.d.sync += [phase.eq(0), slot.eq(~slot)]
             with m.If(plane_end):
                 m.d.sync += [group.eq(next_group), record_base.eq(record + 1), parameter.eq(parameter + ~plan.average)]
 
             m.d.sync += [place.eq(column.o), number.eq(number + Mux(two, i.dilation_x << 1, i.dilation_x))]
-            with m.If(phase_end & inners.end & ~plan.slide):
+            with m.If(inner_end & ~plan.slide):
                 m.d.sync += [place.eq(x_place), number.eq(x_number)]
             with m.If(unit_end & ~plan.slide):
                 m.d.sync += [place.eq(across.o), number.eq(x_number_next)]
-                m.d.sync += [x_place.eq(across.o), x_number.eq(x_number_next)]
             with m.If(line_end):
                 m.d.sync += [place.eq(start), number.eq(i.x_start)]
-                m.d.sync += [x_place.eq(start), x_number.eq(i.x_start)]
+            # A slide does not use the place of its output.
+            with m.If(unit_end):
+                m.d.sync += [x_place.eq(Mux(line_end, start, across.o)), x_number.eq(Mux(line_end, i.x_start, x_number_next))]
         with m.If(self.begin):
             m.d.sync += [
                 group.eq(0),

@@ -1,6 +1,6 @@
 """Where output words go: results wait here for the scratchpad's write port and get their addresses."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -9,7 +9,7 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
-from tercel.hw.interfaces import BANK_BITS, word_write_layout
+from tercel.hw.interfaces import one_bank, word_write_layout
 from tercel.hw.isa import ADDR_BITS, Mode
 from tercel.hw.memory.queue import Queue, Relay
 from tercel.hw.memory.space import RECORD_TAPS
@@ -89,11 +89,14 @@ class Placement(wiring.Component):
             place.addr[exact_log2(config.window_depth) :].any(),
             place.addr[exact_log2(config.array_depth) :].any(),
         )
-        layout = data.StructLayout({"bank": BANK_BITS, "addr": ADDR_BITS, "data": 8 * config.lanes, "last": 1, "over": 1})
-        written = Signal()
-        m.submodules.relay = relay = Relay(layout, spare=config.depthwise_taps == RECORD_TAPS)
+        word_layout = word_write_layout(config)
+        word_fields = ("bank", "banks", "addr", "data")
+        layout = data.StructLayout({**{name: word_layout[name].shape for name in word_fields}, "last": 1, "over": 1})
+        m.submodules.relay = relay = Relay(layout, spare=config.depthwise_taps == RECORD_TAPS, flags=word_layout["spaces"].width)
         m.d.comb += [
+            relay.i_flags.eq(Mux(over, 0, Cat(~i.out_space, i.out_space))),
             relay.i.p.bank.eq(place.bank),
+            relay.i.p.banks.eq(one_bank(config, place.bank)),
             relay.i.p.addr.eq(place.addr),
             relay.i.p.data.eq(queue.o.payload),
             relay.i.p.last.eq(xs.end & rows.end & groups.end),
@@ -104,14 +107,12 @@ class Placement(wiring.Component):
             xs.step.eq(accept),
             rows.step.eq(accept & xs.end),
             groups.step.eq(accept & xs.end & rows.end),
-            self.write.valid.eq(relay.o.valid & ~relay.o.p.over),
-            self.write.p.bank.eq(relay.o.p.bank),
-            self.write.p.addr.eq(relay.o.p.addr),
-            self.write.p.data.eq(relay.o.p.data),
-            written.eq(self.write.valid & self.write.ready),
-            relay.o.ready.eq(written),
+            self.write.valid.eq(relay.o_flags.any()),
+            self.write.p.spaces.eq(relay.o_flags),
+            *(self.write.p[name].eq(relay.o.p[name]) for name in word_fields),
+            relay.o.ready.eq(self.write.valid & self.write.ready),
         ]
-        m.d.sync += [self.finished.eq(written & relay.o.p.last), self.range_fault.eq(relay.o.valid & relay.o.p.over)]
+        m.d.sync += [self.finished.eq(relay.o.valid & relay.moves & relay.o.p.last), self.range_fault.eq(relay.o.valid & relay.o.p.over)]
         m.submodules.line = line = MuxAdd(ADDR_BITS)
         m.d.comb += [
             line.a.eq(Mux(rows.end, group + 1, group)),
@@ -119,10 +120,6 @@ class Placement(wiring.Component):
             line.d.eq(start.addr),
             line.sel.eq(rows.end),
         ]
-        # A copy near the write port, where much waits for it. It is the same for all words in the relay.
-        space = Signal(reset_less=True)
-        m.d.sync += space.eq(i.out_space)
-        m.d.comb += self.write.p.space.eq(space)
         with m.If(accept):
             with m.If(place.bank == config.pixels - 1):
                 m.d.sync += [place.bank.eq(0), place.addr.eq(place.addr + i.out_pixel)]

@@ -11,13 +11,9 @@ from tercel.hw.delay import delayed
 from tercel.hw.interfaces import LinearReadSignature, LinearWriteSignature, parameter_word
 from tercel.hw.isa import Space
 from tercel.hw.local_register import local
-from tercel.hw.memory.block import block_memory, block_read
+from tercel.hw.memory.block import block_bits, block_memory, block_read
 from tercel.hw.memory.space import ENTRY_BYTES, RECORD_ROW_BITS, RECORD_TAPS, depth, part_bytes, word_bytes
-from tercel.hw.mux_add import fpga_family
 from tercel.hw.table import table
-
-_ECP5_WIDTHS = {16384: 1, 8192: 2, 4096: 4, 2048: 9, 1024: 18}
-"""Bits of a block of memory by its depth on an ECP5 (Lattice TN-02204)."""
 
 BLOCKS_PER_COPY = 16
 """Blocks of memory that share a register of their addresses."""
@@ -96,7 +92,7 @@ class LinearMemory(Component):
             return m
 
         # Yosys would stack shallow blocks of an ECP5 and select among their outputs; blocks as deep as the memory need no logic.
-        width = _ECP5_WIDTHS.get(self._depth, len(word)) if fpga_family(platform) == "ecp5" else len(word)
+        width = block_bits(platform, depth=self._depth, word_bits=len(word))
         parts = word_bytes(config, space=self._space) // size
         write_en = Cat(mine & (self.write.part == part) for part in range(parts))
         read_data = Value.cast(self.read.data)

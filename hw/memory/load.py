@@ -6,7 +6,15 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
-from tercel.hw.interfaces import BANK_BITS, EngineSignature, LinearWriteSignature, MemoryReadSignature, beat_addr_bits, word_write_layout
+from tercel.hw.interfaces import (
+    BANK_BITS,
+    EngineSignature,
+    LinearWriteSignature,
+    MemoryReadSignature,
+    beat_addr_bits,
+    one_bank,
+    word_write_layout,
+)
 from tercel.hw.isa import ADDR_BITS, Fault, Space
 from tercel.hw.memory.ledger import Ledger
 from tercel.hw.memory.queue import Queue, Relay
@@ -149,8 +157,12 @@ class LoadEngine(Component):
         is_linear = Signal(reset_less=True)
         # A scratchpad's word waits in a relay until its bank is free; one for a linear memory waits until the relay is empty, so that
         # words land in order.
-        leaving_layout = data.StructLayout({"end": unsigned(1), "word": word_write_layout(config)})
-        m.submodules.leaving = leaving = Relay(leaving_layout, spare=word_beats(config, space=Space.ARRAY) == 1)
+        place_layout = word_write_layout(config)
+        word_fields = ("bank", "banks", "addr", "data")
+        leaving_layout = data.StructLayout({"end": 1, **{name: place_layout[name].shape for name in word_fields}})
+        m.submodules.leaving = leaving = Relay(
+            leaving_layout, spare=word_beats(config, space=Space.ARRAY) == 1, flags=place_layout["spaces"].width
+        )
         m.d.comb += [
             taken.eq(word_valid & Mux(is_linear, ~leaving.o.valid, leaving.i.ready)),
             last_beat.eq(beat == last_number),
@@ -159,13 +171,15 @@ class LoadEngine(Component):
             beats.o.ready.eq(pop),
             target_used.eq(pop & last_beat),
             leaving.i.valid.eq(word_valid & ~is_linear),
+            leaving.i_flags.eq(Cat(~written.space[0], written.space[0])),
             leaving.i.p.end.eq(written.end),
-            leaving.i.p.word.space.eq(written.space),
-            leaving.i.p.word.bank.eq(written.bank),
-            leaving.i.p.word.addr.eq(written.addr[:ADDR_BITS]),
-            leaving.i.p.word.data.eq(word[len(word) - 8 * config.lanes :]),
+            leaving.i.p.bank.eq(written.bank),
+            leaving.i.p.banks.eq(one_bank(config, written.bank)),
+            leaving.i.p.addr.eq(written.addr[:ADDR_BITS]),
+            leaving.i.p.data.eq(word[len(word) - 8 * config.lanes :]),
             self.write.valid.eq(leaving.o.valid),
-            self.write.payload.eq(leaving.o.p.word),
+            self.write.p.spaces.eq(leaving.o_flags),
+            *(self.write.p[name].eq(leaving.o.p[name]) for name in word_fields),
             leaving.o.ready.eq(self.write.ready),
             self.linear_write.en.eq(word_valid & is_linear & ~leaving.o.valid),
             self.linear_write.space.eq(written.space),
@@ -189,7 +203,7 @@ class LoadEngine(Component):
             with m.If(part_last_beat):
                 m.d.sync += [word_valid.eq(1), part.eq(Mux(last_beat, 0, part + 1))]
 
-        m.d.comb += ledger.landed.eq((self.write.valid & self.write.ready & leaving.o.p.end) | (self.linear_write.en & written.end))
+        m.d.comb += ledger.landed.eq((leaving.o.valid & leaving.moves & leaving.o.p.end) | (self.linear_write.en & written.end))
         # A range fault counts when every beat before it has been used; after a refusal what counts is that no beat is left. Neither
         # changes any more once nothing is requested or nothing comes.
         used = Signal()
@@ -202,7 +216,7 @@ class LoadEngine(Component):
         with m.Elif(drained):
             m.d.comb += ledger.failed.eq(refused)
         held = Signal()
-        m.d.sync += held.eq(self.write.valid & ~self.write.ready)
+        m.d.sync += held.eq(~leaving.moves)
         blocked = ~pop & held
         waiting = ~pop & ~held
         m.d.comb += ledger.events.eq(Cat(pop, waiting & (reserved != 0), blocked, waiting & (reserved == 0)))

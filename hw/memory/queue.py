@@ -65,37 +65,51 @@ class Relay(Component):
         Of the items.
     spare
         With a second register. Without it an item passes only every other cycle.
+    flags
+        Flags of an item.
 
     Members
     -------
     i : In(stream.Signature(shape)), o : Out(stream.Signature(shape))
         The two ends.
+    i_flags : In(flags), o_flags : Out(flags)
+        The flags of the item at either end; ``o_flags``, from a register, is 0 while there is none.
+    moves : Out(1)
+        No item is at ``o``, or the one there is taken. Most of what waits for a late ``o.ready`` can wait for this instead, so that
+        it is not made of it once more.
     """
 
-    def __init__(self, shape, *, spare: bool = True) -> None:
+    def __init__(self, shape, *, spare: bool = True, flags: int = 0) -> None:
         self._spare = spare
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        item = stream.Signature(shape)
+        super().__init__({"i": In(item), "o": Out(item), "i_flags": In(flags), "o_flags": Out(flags), "moves": Out(1)})
 
     def elaborate(self, platform) -> Module:
         """The spare register takes the item that comes while the other one is held up."""
         m = Module()
+        offered = Signal.like(self.i.payload, name="offered", reset_less=True)
+        # Without a reset: while nothing is offered, they follow those of what comes, which is nothing while the reset lasts.
+        flags = Signal.like(self.o_flags, name="flags", reset_less=True)
+        coming_flags = Mux(self.i.valid, self.i_flags, 0)
+        m.d.comb += [self.o.payload.eq(offered), self.o_flags.eq(flags), self.moves.eq(~self.o.valid | self.o.ready)]
         if not self._spare:
-            offered = Signal.like(self.i.payload, name="offered", reset_less=True)
-            m.d.comb += [self.i.ready.eq(~self.o.valid), self.o.payload.eq(offered)]
+            m.d.comb += self.i.ready.eq(~self.o.valid)
             with m.If(~self.o.valid):
-                m.d.sync += [self.o.valid.eq(self.i.valid), offered.eq(self.i.payload)]
+                m.d.sync += [self.o.valid.eq(self.i.valid), offered.eq(self.i.payload), flags.eq(coming_flags)]
             with m.Elif(self.o.ready):
-                m.d.sync += self.o.valid.eq(0)
+                m.d.sync += [self.o.valid.eq(0), flags.eq(0)]
             return m
-        spare, offered = (Signal.like(self.i.payload, name=name, reset_less=True) for name in ("spare", "offered"))
+        spare = Signal.like(self.i.payload, name="spare", reset_less=True)
+        spare_flags = Signal.like(self.o_flags, name="spare_flags", reset_less=True)
         spare_valid = Signal()
-        m.d.comb += [self.i.ready.eq(~spare_valid), self.o.payload.eq(offered)]
+        m.d.comb += self.i.ready.eq(~spare_valid)
         with m.If(~spare_valid):
-            m.d.sync += spare.eq(self.i.payload)
-        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [spare.eq(self.i.payload), spare_flags.eq(coming_flags)]
+        with m.If(self.moves):
             m.d.sync += [
                 self.o.valid.eq(spare_valid | self.i.valid),
                 offered.eq(Mux(spare_valid, spare, self.i.payload)),
+                flags.eq(Mux(spare_valid, spare_flags, coming_flags)),
                 spare_valid.eq(0),
             ]
         with m.Elif(self.i.valid):

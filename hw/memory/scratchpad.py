@@ -1,6 +1,6 @@
 """A scratchpad: P banks of K-byte words that the engines read and write."""
 
-from amaranth.hdl import Array, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -9,7 +9,11 @@ from tercel.hw.config import Config
 from tercel.hw.interfaces import WORD_READ_LAYOUT, BankReadSignature, BankWriteSignature, word_write_layout
 from tercel.hw.isa import Space
 from tercel.hw.local_register import local
-from tercel.hw.memory.block import block_memory, block_read
+from tercel.hw.memory.block import block_bits, block_memory, block_read
+from tercel.hw.wide_mux import WideMux
+
+BLOCKS_PER_COPY = 4
+"""Blocks of memory of a bank that share registers of their address and use."""
 
 
 class Scratchpad(Component):
@@ -17,7 +21,7 @@ class Scratchpad(Component):
 
     Two ports are what a block RAM has. Stores do not wait for the engine, which reads every bank in nearly every cycle.
 
-    A register for each bank lies in front of the port that writes, and one in front of those for the words of the streams: these are in
+    Registers for each bank lie in front of the port that writes, and one in front of those for the words of the streams: these are in
     their bank 3 cycles after they were taken. A read of a word in the cycle after that may return anything. Addresses are taken modulo
     ``depth``: who uses a port checks the range before.
 
@@ -36,7 +40,7 @@ class Scratchpad(Component):
         Always granted; data valid in the next cycle only.
     store_read : In(stream.Signature(WORD_READ_LAYOUT))
         Taken when neither the drain nor a word that was taken a cycle ago is written into that bank in this cycle; two cycles later the
-        word is that bank's ``store_data``.
+        word is that bank's ``store_data``, in that cycle only.
     store_data : Out(8K) for each bank
     drain_write : In(BankWriteSignature(config))
         Always granted. ``en`` comes two cycles before its ``addr`` and ``data``, with which the word is written.
@@ -74,50 +78,58 @@ class Scratchpad(Component):
         # What the drain does is known early enough for a copy beside each who waits for it.
         drain_next, drain_now = Signal(pixels), Signal(pixels)
         m.d.sync += [drain_next.eq(self.drain_write.en), drain_now.eq(drain_next)]
-        depthwise_waits = Array(local(m, self.drain_write.en, name="drain_for_depthwise"))
-        load_waits = Array(local(m, self.drain_write.en, name="drain_for_load"))
         taken = Signal(pixels)
-        store_waits = Array(local(m, drain_next | taken, name="written_for_store"))
+        depthwise_waits = _flag_of(m, local(m, self.drain_write.en, name="drain_for_depthwise"), depthwise.p.bank, name="depthwise")
+        load_waits = _flag_of(m, local(m, self.drain_write.en, name="drain_for_load"), load.p.bank, name="load")
+        store_waits = _flag_of(m, local(m, drain_next | taken, name="written_for_store"), store.p.bank, name="store")
         word_en = Signal(pixels)
         word = Signal(word_write_layout(self._config), reset_less=True)
 
         m.d.comb += [
             store_mine.eq(store.valid & (store.p.space == self._space)),
-            depthwise_mine.eq(depthwise.valid & (depthwise.p.space == self._space)),
-            load_mine.eq(load.valid & (load.p.space == self._space)),
-            store.ready.eq(store_mine & ~store_waits[store.p.bank]),
-            depthwise.ready.eq(depthwise_mine & ~depthwise_waits[depthwise.p.bank]),
-            load.ready.eq(load_mine & ~depthwise_mine & ~load_waits[load.p.bank]),
+            depthwise_mine.eq(depthwise.p.spaces[self._space]),
+            load_mine.eq(load.p.spaces[self._space]),
+            store.ready.eq(store_mine & ~store_waits),
+            depthwise.ready.eq(depthwise_mine & ~depthwise_waits),
+            load.ready.eq(load_mine & ~depthwise_mine & ~load_waits),
+            taken.eq(Mux(depthwise_mine, depthwise.p.banks, Mux(load_mine, load.p.banks, 0)) & ~drain_next),
         ]
-        for index in range(pixels):
-            named = Mux(depthwise_mine, depthwise.p.bank == index, load_mine & (load.p.bank == index))
-            m.d.comb += taken[index].eq(named & ~drain_next[index])
         m.d.sync += [word_en.eq(taken), word.eq(Mux(depthwise_mine, depthwise.payload, load.payload))]
 
-        shape = unsigned(8 * self._config.lanes)
+        word_bits = 8 * self._config.lanes
+        part_bits = BLOCKS_PER_COPY * block_bits(platform, depth=self._depth, word_bits=word_bits)
         for index in range(pixels):
-            bank = m.submodules[f"bank_{index}"] = block_memory(shape=shape, depth=self._depth)
-            write_port = bank.write_port()
-            engine_en = self.engine_read.en[index]
             drain_en = drain_now[index]
-            # Only registers drive the blocks of a bank. One address for both uses of the port, or synthesis would double the memory.
-            write_en = Signal(name=f"write_en_{index}")
-            store_en = Signal(name=f"store_en_{index}", reset_less=True)
-            addr = Signal(addr_bits, name=f"addr_{index}", reset_less=True)
-            written = Signal(shape, name=f"written_{index}", reset_less=True)
-            m.d.sync += [
-                write_en.eq(drain_en | word_en[index]),
-                store_en.eq(store_mine & (store.p.bank == index)),
-                addr.eq(Mux(drain_en, self.drain_write.addr[index], Mux(word_en[index], word.addr, store.p.addr))),
-                written.eq(Mux(drain_en, self.drain_write.data[index], word.data)),
-            ]
-            m.d.comb += [
-                self.engine_read.data[index].eq(
-                    block_read(m, bank, en=engine_en, addr=self.engine_read.addr[index][:addr_bits], name=f"word_{index}")
-                ),
-                self.store_data[index].eq(block_read(m, bank, en=store_en & ~write_en, addr=addr, name=f"stored_{index}")),
-                write_port.en.eq(write_en),
-                write_port.addr.eq(addr),
-                write_port.data.eq(written),
-            ]
+            addr = Mux(drain_en, self.drain_write.addr[index], Mux(word_en[index], word.addr, store.p.addr))[:addr_bits]
+            next_use = Cat(drain_en | word_en[index], addr)
+            written = Signal(word_bits, name=f"written_{index}", reset_less=True)
+            m.d.sync += written.eq(Mux(drain_en, self.drain_write.data[index], word.data))
+            for number, low in enumerate(range(0, word_bits, part_bits)):
+                bits = slice(low, min(low + part_bits, word_bits))
+                name = f"{index}_{number}"
+                part = m.submodules[f"bank_{name}"] = block_memory(shape=unsigned(bits.stop - low), depth=self._depth)
+                write_port = part.write_port()
+                # Only registers drive the blocks. One address for both uses of the port, or synthesis would double the memory; it reads
+                # whenever it does not write, and who wants a word takes it in its cycle.
+                use = local(m, next_use, name=f"use_{name}")
+                write_en, port_addr = use[0], use[1:]
+                engine_addr = self.engine_read.addr[index][:addr_bits]
+                m.d.comb += [
+                    self.engine_read.data[index][bits].eq(
+                        block_read(m, part, en=self.engine_read.en[index], addr=engine_addr, name=f"word_{name}")
+                    ),
+                    self.store_data[index][bits].eq(block_read(m, part, en=~write_en, addr=port_addr, name=f"stored_{name}")),
+                    write_port.en.eq(write_en),
+                    write_port.addr.eq(port_addr),
+                    write_port.data.eq(written[bits]),
+                ]
         return m
+
+
+def _flag_of(m: Module, flags: Value, bank: Value, *, name: str) -> Value:
+    """The flag of a bank, through a multiplexer that synthesis cannot take apart: much waits for it."""
+    if len(flags) == 1:
+        return flags
+    m.submodules[f"{name}_mux"] = mux = WideMux(width=1, count=len(flags))
+    m.d.comb += [mux.inputs.as_value().eq(flags), mux.sel.eq(bank)]
+    return mux.o

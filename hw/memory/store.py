@@ -108,7 +108,7 @@ class StoreEngine(Component):
         m.d.comb += [
             places.i.valid.eq(delayed(m, enter, 1, name="entered", reset_less=False)),
             places.i.payload.eq(entered),
-            words.i.valid.eq(delayed(m, self.read.valid & self.read.ready, READ_LATENCY, name="taken", reset_less=False)),
+            words.i.valid.eq(delayed(m, reads.o.valid & reads.moves, READ_LATENCY, name="taken", reset_less=False)),
             words.i.payload.eq(self.read_data),
         ]
 
@@ -163,6 +163,6 @@ class StoreEngine(Component):
         with m.Elif((reserved == 0) & (unanswered == 0)):
             m.d.comb += ledger.failed.eq(fault)
         waits = head_valid | beats.o.valid | (unanswered != 0)
-        reads = self.read.valid & ~self.read.ready
-        m.d.comb += ledger.events.eq(Cat(beat, ~beat & waits & ~reads, ~beat & reads, ~beat & ~waits & ~reads))
+        blocked = ~reads.moves
+        m.d.comb += ledger.events.eq(Cat(beat, ~beat & waits & ~blocked, ~beat & blocked, ~beat & ~waits & ~blocked))
         return m
