@@ -38,10 +38,14 @@ class LoopNest(Component):
         The instruction; constant from the cycle before ``load`` to the last ``advance``.
     load, advance : In(1)
         Not in the same cycle.
+    tile : In(1)
+        ``advance`` in a ``final`` step.
     last : Out
         For each loop, whether it is at its last iteration.
     final : Out(1)
         Last step of a tile: all loops inside an output group are at their last iteration.
+    coming : Out(1)
+        What ``final`` is after ``advance``.
     top : Out(1)
         Step of the top digit plane.
     opens : Out(1)
@@ -51,35 +55,40 @@ class LoopNest(Component):
     fields: In(ARRAY_FIELDS)
     load: In(1)
     advance: In(1)
+    tile: In(1)
     last: Out(LAST_LAYOUT)
     final: Out(1)
+    coming: Out(1)
     top: Out(1)
     opens: Out(1)
 
     def elaborate(self, platform):
-        """A down counter and its registered zero flag for each loop; ``advance`` arrives late, so nothing but enables depends on it."""
+        """For each loop a down counter and, in registers, whether it is at its last iteration and whether it will be after one more."""
         m = Module()
-        carry = Const(1, 1)
-        carries, next_last = {}, {}
+        singles, coming, carry = [], [], Const(1, 1)
         for loop, field in LOOPS.items():
             limit = self.fields[field]
             count = Signal(limit.shape(), name=f"{loop}_count")
-            single = Signal(name=f"{loop}_single")
-            last = self.last[loop]
+            single, short = (Signal(name=f"{loop}_{name}", reset_less=True) for name in ("single", "short"))
+            soon = Signal(name=f"{loop}_soon")
+            last, inner = self.last[loop], loop in INNERMOST
             reload = self.load | last
-            next_last[loop] = Mux(reload, single, count == 1)
-            m.d.sync += single.eq(limit == 0)
+            m.d.sync += [single.eq(limit == 0), short.eq(limit <= 1)]
             m.submodules[loop] = counter = LoadAdd(len(count))
             m.d.comb += [counter.a.eq(count), counter.b.eq(-1), counter.value.eq(limit), counter.load.eq(reload)]
-            with m.If(self.load | (self.advance & carry)):
-                m.d.sync += [count.eq(counter.o), last.eq(next_last[loop])]
-            next_last[loop] = Mux(self.load | carry, next_last[loop], last)
-            carries[loop] = carry
-            carry = self.final if loop == INNERMOST[-1] else carry & last
+            with m.If(self.load | ((self.advance if inner else self.tile) & carry)):
+                m.d.sync += [count.eq(counter.o), last.eq(Mux(self.load, single, soon)), soon.eq(Mux(reload, short, count == 2))]
+            if inner:
+                singles.append(single)
+                coming.append(Mux(carry, soon, last))
+            if loop == "plane":
+                plane_starts = carry
+            carry = Const(1, 1) if loop == INNERMOST[-1] else carry & last
+        m.d.comb += self.coming.eq(Cat(coming).all())
         with m.If(self.load | self.advance):
             m.d.sync += [
-                self.final.eq(Cat(next_last[loop] for loop in INNERMOST).all()),
-                self.opens.eq(self.load | carries["plane"]),
-                self.top.eq(self.load | self.final | (self.top & ~carries["plane"])),
+                self.final.eq(Mux(self.load, Cat(singles).all(), self.coming)),
+                self.opens.eq(self.load | plane_starts),
+                self.top.eq(self.load | self.final | (self.top & ~plane_starts)),
             ]
         return m
