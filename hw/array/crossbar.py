@@ -107,15 +107,15 @@ class Crossbar(Component):
                     outside_7[row].eq(select_6[row] == pixels),
                 ]
 
-        residual_7 = delayed(m, self.residual, 7, name="residual")
-        tail_7 = delayed(m, self.tail, 7, name="tail")
-        extends_7, ninth_outside = Signal(), self.fields.z_in[8]
+        residual_6 = delayed(m, self.residual, 6, name="residual")
+        tail_6 = delayed(m, self.tail, 6, name="tail")
+        extends_7, ninth_outside = Signal(reset_less=True), self.fields.z_in[8]
         acts = Signal(self.acts.shape(), reset_less=True)
         m.d.comb += self.acts.eq(acts)
-        m.d.comb += extends_7.eq(Mux(residual_7, self.fields.res_signed, self.fields.in_signed))
+        m.d.sync += extends_7.eq(Mux(residual_6, self.fields.res_signed, self.fields.in_signed))
         for lane in range(lanes):
-            unused = Signal(name=f"unused_{lane}")
-            m.d.comb += unused.eq(tail_7 & (self.fields.last_lanes < lane))
+            unused = Signal(name=f"unused_{lane}", reset_less=True)
+            m.d.sync += unused.eq(tail_6 & (self.fields.last_lanes < lane))
             for row in range(pixels):
                 code = codes_7[row].word_select(lane, 8)
                 ninth = Mux(outside_7[row], ninth_outside, extends_7 & code[7])

@@ -45,7 +45,7 @@ class Drain(Component):
     Members
     -------
     last, tile, residual, residual_word : In
-        Of the feed (``last`` only with ``step``).
+        Of the feed.
     acts : In(act_layout); sums : In(sums_layout)
         Of the array: the activations as row p gets them, p + 1 cycles after the feed, and the sums.
     parameter, threshold : Out(LinearReadSignature)
@@ -100,7 +100,8 @@ class Drain(Component):
 
         operands, static, select, finish = fetch.o, fetch.static, selection.o, commit.o
         output = sequencer.slot.output
-        residual = Cat(self.residual, self.last, self.residual_word)
+        fill = Cat(self.residual & (self.residual_word == word) for word in range(config.words_per_tile))
+        residual = Cat(fill, self.last)
         decisions, place = finish.decisions, finish.place
         for row in range(config.pixels):
             residual = delayed(m, residual, 1, name=f"residual_{row}")
@@ -115,7 +116,7 @@ class Drain(Component):
             m.submodules[f"row_{row}"] = drain_row = DrainRow(config)
             m.d.comb += [
                 codes.acts.eq(self.acts[row]),
-                Cat(codes.residual, codes.last, codes.word).eq(residual),
+                Cat(codes.fill, codes.last).eq(residual),
                 codes.output.eq(output),
                 drain_row.acc.eq(self.sums[row].acc),
                 drain_row.asum.eq(self.sums[row].asum),

@@ -72,7 +72,7 @@ class ArrayEngine(Component):
 
         report = Signal(DONE_LAYOUT)
         m.d.comb += [
-            drain.last.eq(feeder.feed.step & feeder.feed.last),
+            drain.last.eq(feeder.feed.last),
             drain.tile.eq(feeder.feed.tile),
             drain.residual.eq(feeder.feed.residual),
             drain.residual_word.eq(feeder.feed.residual_word),

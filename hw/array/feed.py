@@ -89,7 +89,7 @@ class FeedSignature(wiring.Signature):
     offset
         Factor of the sum of activations; valid with ``step``, the same for all steps of an instruction.
     last
-        With ``step``: last step of the tile. The sums, this step included, are the tile's; the next step starts from 0.
+        Only with ``step``: last step of the tile. The sums, this step included, are the tile's; the next step starts from 0.
     residual
         Never with ``step``: ``acts`` are the residual codes of channels ``residual_word``*K ... of the output group.
     residual_word

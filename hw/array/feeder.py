@@ -7,14 +7,14 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.array.bank_address import LATENCY as ADDRESS_LATENCY
 from tercel.hw.array.bank_address import BankAddress
-from tercel.hw.array.banks import sub_cycle_shape, sub_cycles
 from tercel.hw.array.crossbar import LATENCY as ACT_LATENCY
 from tercel.hw.array.crossbar import Crossbar
 from tercel.hw.array.drain_timer import DrainTimer
-from tercel.hw.array.feed import RESIDUAL_WORD_BITS, FeedSignature, weight_shape
+from tercel.hw.array.feed import FeedSignature, weight_shape
 from tercel.hw.array.input_walk import InputWalk
 from tercel.hw.array.loops import ARRAY_FIELDS, LoopNest
 from tercel.hw.array.pointer import RowPointers
+from tercel.hw.array.step_control import StepControl
 from tercel.hw.array.tile_descriptor import TileDescriptor
 from tercel.hw.array.tile_walk import TileWalk
 from tercel.hw.config import Config
@@ -86,6 +86,7 @@ class Feeder(Component):
         """Control at cycle 0, then a token beside the data; ``stages[i]`` is the token i cycles after its issue."""
         m = Module()
         config = self.config
+        m.submodules.control = control = StepControl(config)
         m.submodules.loops = loops = LoopNest()
         m.submodules.rows = rows = RowPointers(config)
         m.submodules.input_walk = input_walk = InputWalk(config)
@@ -99,10 +100,9 @@ class Feeder(Component):
         instruction_layout = data.StructLayout({"fields": ARRAY_FIELDS, "index": 16})
         current, early, late = (Signal(instruction_layout, name=name, reset_less=True) for name in ("current", "early", "late"))
         in_flight = Signal(range(IN_FLIGHT_MAX + 1))
-        active, running, fresh, faulty, stopped = Signal(), Signal(), Signal(), Signal(), Signal()
+        active, fresh, faulty, stopped = (Signal(name=name) for name in ("active", "fresh", "faulty", "stopped"))
         load, settled, loaded = Signal(), Signal(), Signal()
-        restart, advance, issue = Signal(), Signal(), Signal()
-        fields, last, final_step = current.fields, loops.last, loops.final
+        fields, last = current.fields, loops.last
 
         ready = Signal(init=1)
         m.d.comb += [
@@ -120,69 +120,62 @@ class Feeder(Component):
             m.d.sync += fresh.eq(1)
 
         # What this cycle does.
-        residual_pending, residual_due = Signal(), Signal()
-        residual_word, final_sub_cycle, waits = Signal(RESIDUAL_WORD_BITS), Signal(), Signal()
-        row_done, done = Signal(), Signal()
-        sub_cycle = self._sub_cycles(m, stride=fields.stride, issue=issue & ~residual_due, final=final_sub_cycle)
+        decisions = control.decisions
+        now, residual = decisions.feeder, decisions.addresses.residual
+        running, issue = control.running, control.issue
+        last_tile = last.output_group & last.tile & last.row
+        last_row_ends = control.row_ends & last.row
         m.d.comb += [
-            restart.eq(active & ~running & rows.ready & ~stopped),
-            residual_due.eq(final_step & residual_pending),
-            waits.eq(final_step & ~residual_pending & final_sub_cycle & ~timer.free),
-            issue.eq(running & ~waits),
-            advance.eq(running & final_sub_cycle & ~(final_step & (residual_pending | ~timer.free))),
-            row_done.eq(final_step & last.output_group & last.tile),
-            done.eq(row_done & last.row),
+            control.fields.eq(fields),
+            control.active.eq(active),
+            control.last.eq(last),
+            control.final.eq(loops.final),
+            control.final_comes.eq(loops.coming),
+            control.free_comes.eq(timer.coming),
+            control.row_ready.eq(rows.ready),
+            control.stop.eq(faulty | stopped),
+            control.stopped.eq(stopped),
         ]
-        with m.If(restart):
-            m.d.sync += running.eq(1)
         with m.If(issue):
             m.d.sync += fresh.eq(0)
-        with m.If(issue & residual_due):
-            m.d.sync += [
-                residual_word.eq(Mux(residual_word == config.words_per_tile - 1, 0, residual_word + 1)),
-                residual_pending.eq(residual_word != config.words_per_tile - 1),
-            ]
-        with m.If(restart | (advance & final_step)):
-            m.d.sync += residual_pending.eq(fields.residual)
-        with m.If(advance & row_done):
-            m.d.sync += [running.eq(0), active.eq(~last.row)]
-        with m.If(stopped):
-            m.d.sync += running.eq(0)
+        with m.If(last_row_ends):
+            m.d.sync += active.eq(0)
         # A register: much of the sequencer waits for it.
-        m.d.sync += ready.eq(~load & (~active | (advance & done)) & (~in_flight[-1] | self.finished) & ~stopped & ~faulty)
+        m.d.sync += ready.eq(~load & (~active | last_row_ends) & (~in_flight[-1] | self.finished) & ~stopped & ~faulty)
 
         busy = (active | load) & ~stopped
-        conflict, residual = issue & ~residual_due & ~final_sub_cycle, running & residual_due
-        for number, event in enumerate((advance, conflict, residual, running & waits, ~running)):
+        for number, event in enumerate((now.advance, control.conflict, now.residual, running & ~issue, ~running)):
             m.d.comb += self.events[number].eq(busy & event)
 
         m.d.comb += [
             loops.fields.eq(fields),
             loops.load.eq(loaded),
-            loops.advance.eq(advance),
+            loops.advance.eq(decisions.loops.advance),
+            loops.tile.eq(decisions.loops.tile),
             rows.start.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
             rows.fields.eq(fields),
             rows.load.eq(~active),
-            rows.next.eq(restart),
+            rows.next.eq(now.restart),
             input_walk.fields.eq(fields),
             input_walk.load.eq(loaded),
-            input_walk.restart.eq(restart),
+            input_walk.restart.eq(decisions.input_walk.restart),
             input_walk.input.eq(rows.input),
             input_walk.kernel_row.eq(rows.kernel_row),
             input_walk.running.eq(running),
-            input_walk.advance.eq(advance),
+            input_walk.advance.eq(decisions.input_walk.advance),
+            input_walk.tile.eq(decisions.input_walk.tile),
             input_walk.last.eq(last),
-            input_walk.final.eq(final_step),
             tile_walk.fields.eq(fields),
-            tile_walk.restart.eq(restart),
+            tile_walk.restart.eq(decisions.tile_walk.restart),
             tile_walk.output.eq(rows.output),
             tile_walk.residual.eq(rows.residual),
-            tile_walk.advance.eq(advance & final_step),
+            tile_walk.running.eq(running),
+            tile_walk.advance.eq(decisions.tile_walk.tile),
             tile_walk.last_group.eq(last.output_group),
-            tile_walk.residual_advance.eq(residual),
+            tile_walk.residual_advance.eq(decisions.tile_walk.residual),
             timer.fields.eq(fields),
-            timer.tile.eq(advance & final_step),
-            timer.end.eq(done),
+            timer.tile.eq(now.tile),
+            timer.end.eq(last_tile),
         ]
 
         # The token of a step, a sub-cycle or a residual word.
@@ -199,9 +192,9 @@ class Feeder(Component):
         m.d.comb += [
             stages[0].access.eq(issue),
             stages[0].begin.eq(issue & fresh),
-            stages[0].step.eq(advance),
-            stages[0].last.eq(advance & final_step),
-            stages[0].residual.eq(residual),
+            stages[0].step.eq(now.advance),
+            stages[0].last.eq(now.tile),
+            stages[0].residual.eq(now.residual),
         ]
         # Known a cycle late: it takes a look at all addresses, and stops half of the feeder.
         for cycle in range(LATENCY):
@@ -218,22 +211,22 @@ class Feeder(Component):
             addresses.fields.eq(fields),
             addresses.travelling.eq(early.fields),
             addresses.access.eq(issue),
-            addresses.bank.eq(Mux(residual_due, tile_walk.residual_bank, input_walk.bank)),
-            addresses.addr.eq(Mux(residual_due, tile_walk.residual_addr, input_walk.addr)),
+            addresses.bank.eq(Mux(residual, tile_walk.residual_bank, input_walk.bank)),
+            addresses.addr.eq(Mux(residual, tile_walk.residual_addr, input_walk.addr)),
             addresses.before.eq(input_walk.before),
             addresses.row_inside.eq(input_walk.row_inside),
             addresses.count.eq(tile_walk.count),
-            addresses.stride.eq(Mux(residual_due, 0, fields.stride)),
-            addresses.sub_cycle.eq(sub_cycle),
-            addresses.residual.eq(residual_due),
+            addresses.stride.eq(Mux(residual, 0, fields.stride)),
+            addresses.sub_cycle.eq(control.sub_cycle),
+            addresses.residual.eq(residual),
             self.read.en.eq(addresses.en),
             crossbar.fields.eq(late.fields),
             crossbar.bank.eq(addresses.bank),
             crossbar.out_bank.eq(tile_walk.bank),
             crossbar.stride.eq(addresses.stride),
-            crossbar.sub_cycle.eq(sub_cycle),
-            crossbar.residual.eq(residual_due),
-            crossbar.tail.eq(last.group & ~residual_due),
+            crossbar.sub_cycle.eq(control.sub_cycle),
+            crossbar.residual.eq(residual),
+            crossbar.tail.eq(last.group & ~residual),
             crossbar.inside.eq(addresses.inside),
             crossbar.data.eq(self.read.data),
             descriptor.fields.eq(fields),
@@ -245,7 +238,7 @@ class Feeder(Component):
             descriptor.count.eq(tile_walk.count),
             descriptor.parameter_addr.eq(tile_walk.parameter_addr),
             descriptor.threshold_addr.eq(tile_walk.threshold_addr),
-            descriptor.end.eq(done),
+            descriptor.end.eq(last_tile),
             descriptor.last.eq(stages[2].last),
             descriptor.take.eq(stages[LATENCY - 1].last),
         ]
@@ -271,24 +264,9 @@ class Feeder(Component):
             self.feed.acts.eq(crossbar.acts),
             self.feed.shift.eq(delayed(m, loops.opens & ~loops.top, LATENCY, name="shift")),
             self.feed.sum.eq(delayed(m, loops.top, LATENCY, name="sum")),
-            self.feed.residual_word.eq(delayed(m, residual_word, LATENCY, name="residual_word")),
+            self.feed.residual_word.eq(delayed(m, control.residual_word, LATENCY, name="residual_word")),
             self.feed.offset.eq(late.fields.offset),
             self.feed.tile.eq(descriptor.tile),
             *(getattr(self.feed, name).eq(out[name]) for name in ("step", "last", "residual")),
         ]
         return m
-
-    def _sub_cycles(self, m: Module, *, stride, issue, final):
-        """Number of the sub-cycle; ``final`` is set in the last one of a step."""
-        sub_cycle = Signal(sub_cycle_shape(self.config))
-        counts = [sub_cycles(self.config, stride=number + 1) for number in range(4)]
-        if max(counts) == 1:
-            m.d.comb += final.eq(1)
-            return sub_cycle
-        with m.Switch(stride):
-            for number, count in enumerate(counts):
-                with m.Case(number):
-                    m.d.comb += final.eq(sub_cycle == count - 1)
-        with m.If(issue):
-            m.d.sync += sub_cycle.eq(Mux(final, 0, sub_cycle + 1))
-        return sub_cycle

@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from tercel.hw.array.banks import bank_carry, bank_sum
+from tercel.hw.array.bank_step import BankStep
 from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
 from tercel.hw.array.pointer import POINTER, exceeds
 from tercel.hw.config import Config
@@ -29,8 +29,10 @@ class InputWalk(Component):
         Go to the first step of the row at ``input``, whose second kernel row is at ``kernel_row``.
     running : In(1)
         There is a current step: ``advance`` may come, ``restart`` not.
-    advance, last, final : In
-        To the next step; what the loop nest says of the current one.
+    advance, tile : In(1)
+        To the next step; and from the last one of a tile.
+    last : In
+        What the loop nest says of the current step.
     bank : Out, addr : Out
         Pointer of the input pixel of pixel 0 of the tile, channel group included; ``bank`` in 0..P-1.
     before : Out
@@ -52,8 +54,8 @@ class InputWalk(Component):
                 "kernel_row": In(POINTER),
                 "running": In(1),
                 "advance": In(1),
+                "tile": In(1),
                 "last": In(LAST_LAYOUT),
-                "final": In(1),
                 "bank": Out(POINTER["bank"].shape),
                 "addr": Out(ADDR_BITS),
                 "before": Out(signed(17)),
@@ -68,14 +70,16 @@ class InputWalk(Component):
         fields, last = self.fields, self.last
         pixels = self.config.pixels
 
-        # Each goes with `advance` only; all inner loops are at their last iteration.
+        # Each but the last goes with ``advance`` only; all inner loops are at their last iteration. ``restart`` and ``advance`` say
+        # when a value is taken, and nothing of which.
         column_ends, kernel_row_ends, pass_ends, tile_ends = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             column_ends.eq(last.group),
             kernel_row_ends.eq(column_ends & last.column),
             pass_ends.eq(kernel_row_ends & last.kernel_row),
-            tile_ends.eq(self.final & last.output_group),
+            tile_ends.eq(self.tile & last.output_group),
         ]
+        moves = self.restart | (self.advance & column_ends)
 
         # Constants of the instruction that shorten the paths below.
         column_far, row_far, bound = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("column_far", "row_far", "bound"))
@@ -88,23 +92,24 @@ class InputWalk(Component):
         # Pointers of the current kernel column and the coming kernel row, without tile and group; those of the row to return to.
         here, row, below, row_below = (Signal(POINTER, name=name, reset_less=True) for name in ("here", "row", "below", "row_below"))
         next_here, right, next_below, further = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
-        # The kernel row has two adders behind one another: whether its bank carries is known a step ahead.
-        carries = Signal()
-        m.submodules.right = right_adder = MuxAdd(ADDR_BITS)
-        m.submodules.further = further_adder = MuxAdd(ADDR_BITS)
-        total = further_adder.o
+        m.submodules.right = right_step = BankStep(self.config)
+        m.submodules.further = further_step = BankStep(self.config)
+        total = further_step.o.addr
         m.d.comb += [
-            right_adder.a.eq(here.addr),
-            right_adder.c.eq(fields.in_kx_addr),
-            right_adder.d.eq(column_far),
-            right_adder.sel.eq(bank_carry(here.bank, fields.in_kx_bank, pixels=pixels)),
-            right.bank.eq(bank_sum(here.bank, fields.in_kx_bank, pixels=pixels)),
-            right.addr.eq(right_adder.o),
-            further_adder.a.eq(below.addr),
-            further_adder.c.eq(fields.in_ky_addr),
-            further_adder.d.eq(row_far),
-            further_adder.sel.eq(carries),
-            further.bank.eq(bank_sum(below.bank, fields.in_ky_bank, pixels=pixels)),
+            right_step.bank.eq(fields.in_kx_bank),
+            right_step.near.eq(fields.in_kx_addr),
+            right_step.far.eq(column_far),
+            right_step.pointer.eq(here),
+            right_step.coming.eq(next_here.bank),
+            right_step.moves.eq(moves),
+            right.eq(right_step.o),
+            further_step.bank.eq(fields.in_ky_bank),
+            further_step.near.eq(fields.in_ky_addr),
+            further_step.far.eq(row_far),
+            further_step.pointer.eq(below),
+            further_step.coming.eq(next_below.bank),
+            further_step.moves.eq(moves),
+            further.bank.eq(further_step.o.bank),
             further.addr.eq(Mux(exceeds(total, bound), total - fields.in_span, total)),
         ]
         m.submodules.next_here = choose_here = WideMux(width=POINTER.size, count=4)
@@ -114,66 +119,57 @@ class InputWalk(Component):
         # Not running, next kernel row, next kernel column, back to the row's first.
         for number, (pointer, second) in enumerate([(self.input, self.kernel_row), (below, further), (right, below), (row, row_below)]):
             m.d.comb += [choose_here.inputs[number].eq(pointer), choose_below.inputs[number].eq(second)]
-        with m.If(self.restart | (self.advance & column_ends)):
-            m.d.sync += [
-                here.eq(next_here),
-                below.eq(next_below),
-                carries.eq(bank_carry(next_below.bank, fields.in_ky_bank, pixels=pixels)),
-            ]
+        with m.If(moves):
+            m.d.sync += [here.eq(next_here), below.eq(next_below)]
         with m.If(self.restart):
             m.d.sync += [row.eq(self.input), row_below.eq(self.kernel_row)]
 
         # Words of the tile and of the group within the pixel.
         tile_offset, offset = Signal(ADDR_BITS), Signal(ADDR_BITS)
-        m.submodules.tile_words = tile_words = MuxAdd(ADDR_BITS)
-        m.submodules.words = words = LoadAdd(ADDR_BITS)
+        m.submodules.words = words = MuxAdd(ADDR_BITS)
         m.d.comb += [
-            tile_words.a.eq(tile_offset),
-            tile_words.d.eq(fields.in_tile),
-            tile_words.sel.eq(tile_ends),
-            words.a.eq(offset),
-            words.b.eq(1),
-            words.value.eq(tile_words.o),
-            words.load.eq(column_ends),
+            words.a.eq(Mux(tile_ends, fields.in_tile, 0) | ~column_ends),
+            words.c.eq(offset),
+            words.d.eq(tile_offset),
+            words.sel.eq(column_ends),
         ]
+        with m.If(self.advance):
+            m.d.sync += offset.eq(words.o)
+        with m.If(tile_ends):
+            m.d.sync += tile_offset.eq(words.o)
         with m.If(self.restart):
             m.d.sync += [tile_offset.eq(0), offset.eq(0)]
-        with m.Elif(self.advance):
-            m.d.sync += offset.eq(words.o)
-            with m.If(column_ends):
-                m.d.sync += tile_offset.eq(tile_words.o)
         m.d.comb += [self.bank.eq(here.bank), self.addr.eq(here.addr + offset)]
 
         # Column and row in the image; minus the columns of a tile and of a kernel column are constants of the instruction.
         tile_before, tile_back = Signal(signed(17)), Signal(range(-4 * pixels, 1))
         first, back = Signal(signed(17)), Signal(signed(5))
-        m.submodules.tile_columns = tile_columns = LoadAdd(17)
-        m.submodules.columns = columns = LoadAdd(17)
+        from_first = Signal()
+        m.submodules.columns = columns = MuxAdd(17)
         m.d.sync += [
             tile_back.eq(Array(-(stride + 1) * pixels for stride in range(4))[fields.stride]),
             first.eq(-fields.x_start),
             back.eq(-fields.dilation_x),
         ]
         m.d.comb += [
-            tile_columns.a.eq(tile_before),
-            tile_columns.b.eq(Mux(tile_ends, tile_back, 0)),
-            tile_columns.value.eq(first),
-            tile_columns.load.eq(self.restart),
-            columns.a.eq(self.before),
-            columns.b.eq(back),
-            columns.value.eq(tile_columns.o),
-            columns.load.eq(self.restart | kernel_row_ends),
+            from_first.eq(~self.running | kernel_row_ends),
+            columns.a.eq(Mux(tile_ends, tile_back, 0) | Mux(from_first, 0, back)),
+            columns.c.eq(self.before),
+            columns.d.eq(Mux(self.running, tile_before, first)),
+            columns.sel.eq(from_first),
         ]
-        with m.If(self.restart | (self.advance & column_ends)):
-            m.d.sync += [tile_before.eq(tile_columns.o), self.before.eq(columns.o)]
+        with m.If(moves):
+            m.d.sync += self.before.eq(columns.o)
+        with m.If(self.restart | tile_ends):
+            m.d.sync += tile_before.eq(columns.o)
         y, row_y, next_y = Signal(signed(15)), Signal(signed(15)), Signal(signed(15))
         m.submodules.rows = rows = LoadAdd(15)
         m.submodules.first_rows = first_rows = LoadAdd(15)
         m.d.comb += [
             rows.a.eq(y),
             rows.b.eq(fields.dilation_y),
-            rows.value.eq(Mux(self.restart, next_y, row_y)),
-            rows.load.eq(self.restart | pass_ends),
+            rows.value.eq(Mux(self.running, row_y, next_y)),
+            rows.load.eq(~self.running | pass_ends),
             first_rows.a.eq(next_y),
             first_rows.b.eq(fields.stride + 1),
             first_rows.value.eq(fields.y_start),
@@ -192,7 +188,7 @@ class InputWalk(Component):
             weights.a.eq(self.weight_addr),
             weights.b.eq(1),
             weights.value.eq(fields.weight_addr),
-            weights.load.eq(self.restart | tile_ends),
+            weights.load.eq(~self.running | tile_ends),
         ]
         with m.If(self.restart | self.advance):
             m.d.sync += self.weight_addr.eq(weights.o)

@@ -38,10 +38,14 @@ class LoopNest(Component):
         The instruction; constant from the cycle before ``load`` to the last ``advance``.
     load, advance : In(1)
         Not in the same cycle.
+    tile : In(1)
+        ``advance`` in a ``final`` step.
     last : Out
         For each loop, whether it is at its last iteration.
     final : Out(1)
         Last step of a tile: all loops inside an output group are at their last iteration.
+    coming : Out(1)
+        What ``final`` is after ``advance``.
     top : Out(1)
         Step of the top digit plane.
     opens : Out(1)
@@ -51,35 +55,49 @@ class LoopNest(Component):
     fields: In(ARRAY_FIELDS)
     load: In(1)
     advance: In(1)
+    tile: In(1)
     last: Out(LAST_LAYOUT)
     final: Out(1)
+    coming: Out(1)
     top: Out(1)
     opens: Out(1)
 
     def elaborate(self, platform):
-        """A down counter and its registered zero flag for each loop; ``advance`` arrives late, so nothing but enables depends on it."""
+        """For each loop a down counter and, in registers, whether it is at its last iteration and whether it will be after one more."""
         m = Module()
-        carry = Const(1, 1)
-        carries, next_last = {}, {}
+        carry, soon_last, single_last = Const(1, 1), {}, {}
         for loop, field in LOOPS.items():
             limit = self.fields[field]
             count = Signal(limit.shape(), name=f"{loop}_count")
-            single = Signal(name=f"{loop}_single")
-            last = self.last[loop]
+            single, short = (Signal(name=f"{loop}_{name}", reset_less=True) for name in ("single", "short"))
+            soon = Signal(name=f"{loop}_soon")
+            single_last[loop], soon_last[loop] = single, soon
+            last, inner = self.last[loop], loop in INNERMOST
             reload = self.load | last
-            next_last[loop] = Mux(reload, single, count == 1)
-            m.d.sync += single.eq(limit == 0)
+            m.d.sync += [single.eq(limit == 0), short.eq(limit <= 1)]
             m.submodules[loop] = counter = LoadAdd(len(count))
             m.d.comb += [counter.a.eq(count), counter.b.eq(-1), counter.value.eq(limit), counter.load.eq(reload)]
-            with m.If(self.load | (self.advance & carry)):
-                m.d.sync += [count.eq(counter.o), last.eq(next_last[loop])]
-            next_last[loop] = Mux(self.load | carry, next_last[loop], last)
-            carries[loop] = carry
-            carry = self.final if loop == INNERMOST[-1] else carry & last
+            with m.If(self.load | ((self.advance if inner else self.tile) & carry)):
+                m.d.sync += [count.eq(counter.o), last.eq(Mux(self.load, single, soon)), soon.eq(Mux(reload, short, count == 2))]
+            if loop == "plane":
+                plane_starts = carry
+            carry = Const(1, 1) if loop == INNERMOST[-1] else carry & last
+        # All inner loops but the group's at their last iteration: now, and when a new column begins.
+        last, soon = self.last, soon_last
+        others, others_come = Signal(), Signal()
+        m.d.comb += [
+            others_come.eq(
+                (soon["column"] & Mux(last.column, soon["kernel_row"], last.kernel_row))
+                & Mux(last.column & last.kernel_row, soon["plane"], last.plane)
+            ),
+            self.coming.eq(soon["group"] & Mux(last.group, others_come, others)),
+        ]
+        with m.If(self.load | (self.advance & last.group)):
+            m.d.sync += others.eq(Mux(self.load, Cat(single_last[loop] for loop in INNERMOST[1:]).all(), others_come))
         with m.If(self.load | self.advance):
             m.d.sync += [
-                self.final.eq(Cat(next_last[loop] for loop in INNERMOST).all()),
-                self.opens.eq(self.load | carries["plane"]),
-                self.top.eq(self.load | self.final | (self.top & ~carries["plane"])),
+                self.final.eq(Mux(self.load, Cat(single_last[loop] for loop in INNERMOST).all(), self.coming)),
+                self.opens.eq(self.load | plane_starts),
+                self.top.eq(self.load | self.final | (self.top & ~plane_starts)),
             ]
         return m

@@ -10,6 +10,7 @@ from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
 
 POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})
@@ -23,8 +24,8 @@ def exceeds(addr: Value, bound: Value) -> Value:
 class RowPointers(Component):
     """The start of the coming output row: input, input one kernel row further, output, residual.
 
-    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 4 cycles after the last cycle with it. ``next`` (only while
-    ``ready``) moves on to the row after; from the second cycle after it the pointers change, ``ready`` comes 6 cycles later.
+    ``load`` takes the first row's pointers from ``start``; ``ready`` comes 3 cycles after the last cycle with it. ``next`` (only in the
+    cycle after ``ready``) moves on to the row after; from the second cycle after it the pointers change, ``ready`` comes 5 cycles later.
 
     Members
     -------
@@ -35,7 +36,7 @@ class RowPointers(Component):
     load, next : In(1)
         ``load`` also abandons what is under way.
     ready : Out(1)
-        All pointers are those of the coming row.
+        In the next cycle all pointers are those of the coming row.
     input, kernel_row, output, residual : Out
         Pointers of pixel 0 of the first tile; ``kernel_row`` is ``input`` plus ``in_ky``.
     """
@@ -84,10 +85,16 @@ class RowPointers(Component):
         half_delta, half_bound, half_span = (Signal(ADDR_BITS, name=name, reset_less=True) for name in names)
         starting, landing = Signal(), Signal()
         target = delayed(m, turn, 2, name="target")
+        m.submodules.moved = moved = MuxAdd(ADDR_BITS)
+        m.d.comb += [
+            moved.a.eq(delta.addr),
+            moved.d.eq(pixel),
+            moved.sel.eq(bank_carry(pointer.bank, delta.bank, pixels=pixels)),
+        ]
         m.d.sync += [
             half.bank.eq(bank_sum(pointer.bank, delta.bank, pixels=pixels)),
             half.addr.eq(pointer.addr),
-            half_delta.eq(delta.addr + Mux(bank_carry(pointer.bank, delta.bank, pixels=pixels), pixel, 0)),
+            half_delta.eq(moved.o),
             # At or above a limit that is not 0 = above the limit less 1, modulo 2**14.
             half_bound.eq(limit - 1),
             half_span.eq(span),
@@ -111,7 +118,7 @@ class RowPointers(Component):
                 m.d.sync += turn.eq(0)
             with m.Default():
                 m.d.sync += turn.eq(turn + 1)
-        m.d.comb += self.ready.eq(turn == 0)
+        m.d.comb += self.ready.eq(~self.load & ((turn == 5) | ((turn == 0) & ~self.next)))
 
         with m.If(self.load):
             # The first row comes with the instruction; only its kernel row has to be computed.

@@ -4,7 +4,6 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.array.feed import RESIDUAL_WORD_BITS
 from tercel.hw.array.slots import OUTPUT_BITS
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
@@ -16,8 +15,8 @@ class ResidualCodes(Component):
 
     Members
     -------
-    acts : In(K x signed(9)); residual : In(1); word : In(5)
-        With ``residual``, the codes of outputs ``word``*K ... of the next tile.
+    acts : In(K x signed(9)); fill : In(N/K)
+        With bit w of ``fill``, the codes of outputs w*K ... of the next tile.
     last : In(1)
         The tile starts: its codes are used from the next cycle on.
     output : In(5)
@@ -31,8 +30,7 @@ class ResidualCodes(Component):
         super().__init__(
             {
                 "acts": In(data.ArrayLayout(signed(9), config.lanes)),
-                "residual": In(1),
-                "word": In(RESIDUAL_WORD_BITS),
+                "fill": In(config.words_per_tile),
                 "last": In(1),
                 "output": In(OUTPUT_BITS),
                 "r": Out(signed(9)),
@@ -46,7 +44,7 @@ class ResidualCodes(Component):
         used = [Signal(signed(9), name=f"used_{output}", reset_less=True) for output in range(self.config.outputs)]
         for output, code in enumerate(codes):
             word, lane = divmod(output, self.config.lanes)
-            with m.If(self.residual & (self.word == word)):
+            with m.If(self.fill[word]):
                 m.d.sync += code.eq(self.acts[lane])
         with m.If(self.last):
             m.d.sync += [target.eq(code) for target, code in zip(used, codes, strict=True)]

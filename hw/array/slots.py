@@ -12,6 +12,7 @@ from tercel.hw.array.feed import tile_layout
 from tercel.hw.array.tile_walk import THRESHOLDS_PER_CHANNEL
 from tercel.hw.config import Config
 from tercel.hw.load_add import LoadAdd
+from tercel.hw.mux_add import MuxAdd
 
 OUTPUT_BITS = 5
 
@@ -71,29 +72,27 @@ class SlotSequencer(Component):
             # Registers say whether a slot is its outputs' first or last: half of the drain's registers follow them.
             left = Signal(4, reset_less=True)
             channel_addr = Signal(slot.threshold_addr.shape(), reset_less=True)
-            m.submodules.next_channel = next_channel = LoadAdd(len(channel_addr))
-            m.submodules.next_threshold = next_threshold = LoadAdd(len(channel_addr))
+            m.submodules.next_threshold = next_threshold = MuxAdd(len(channel_addr))
+            to_channel = self.last | slot.complete
             m.d.comb += [
                 slot.threshold_addr.eq(state.threshold_addr),
                 slot.first.eq(state.first),
                 slot.complete.eq(state.complete),
-                next_channel.a.eq(channel_addr),
-                next_channel.b.eq(Mux(fields.threshold_shared, 0, THRESHOLDS_PER_CHANNEL)),
-                next_channel.value.eq(self.tile.threshold_addr),
-                next_channel.load.eq(self.last),
-                next_threshold.a.eq(slot.threshold_addr),
-                next_threshold.b.eq(1),
-                next_threshold.value.eq(next_channel.o),
-                next_threshold.load.eq(self.last | slot.complete),
+                next_threshold.a.eq(
+                    Mux(to_channel, Mux(self.last | fields.threshold_shared, 0, THRESHOLDS_PER_CHANNEL), 1)
+                ),
+                next_threshold.c.eq(slot.threshold_addr),
+                next_threshold.d.eq(Mux(self.last, self.tile.threshold_addr, channel_addr)),
+                next_threshold.sel.eq(to_channel),
             ]
             m.d.sync += [
                 state.threshold_addr.eq(next_threshold.o),
-                state.first.eq(self.last | slot.complete),
+                state.first.eq(to_channel),
                 state.complete.eq(left == 0),
                 left.eq(left - 1),
             ]
-            with m.If(self.last | slot.complete):
-                m.d.sync += [state.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_channel.o)]
+            with m.If(to_channel):
+                m.d.sync += [state.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_threshold.o)]
         else:
             m.d.comb += [slot.first.eq(1), slot.complete.eq(1)]
         m.submodules.next_parameter = next_parameter = LoadAdd(len(slot.parameter_addr))

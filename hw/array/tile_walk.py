@@ -9,6 +9,7 @@ from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.load_add import LoadAdd
+from tercel.hw.mux_add import MuxAdd
 
 THRESHOLDS_PER_CHANNEL = 16
 """Threshold words that a channel occupies."""
@@ -30,9 +31,10 @@ class TileWalk(Component):
         The instruction, constant from 2 cycles before its first ``restart``.
     restart : In(1)
         Go to the first tile of the row whose pointers are ``output`` and ``residual``.
+    running : In(1)
+        There is a current tile: ``advance`` and ``residual_advance`` may come, ``restart`` not.
     advance, last_group : In(1)
-        To the next tile, which is one of other pixels when ``last_group`` says that the current output group is the last. Not with
-        ``restart``.
+        To the next tile, which is one of other pixels when ``last_group`` says that the current output group is the last.
     residual_advance : In(1)
         To the next residual word. Not with ``advance``.
     bank, residual_bank : Out
@@ -55,6 +57,7 @@ class TileWalk(Component):
                 "restart": In(1),
                 "output": In(POINTER),
                 "residual": In(POINTER),
+                "running": In(1),
                 "advance": In(1),
                 "last_group": In(1),
                 "residual_advance": In(1),
@@ -69,22 +72,36 @@ class TileWalk(Component):
         )
 
     def elaborate(self, platform):
-        """An accumulating register for each output; addresses of the tile's first output group beside those of the current."""
+        """An accumulating register for each output; where the coming tile of other pixels starts beside the addresses of the current."""
         m = Module()
         config, fields = self.config, self.fields
 
         with m.If(self.restart):
             m.d.sync += [self.bank.eq(self.output.bank), self.residual_bank.eq(self.residual.bank)]
-        other_pixels = self.restart | self.last_group
+        # For the choice of a value, which is followed by a carry chain; ``restart`` and ``advance`` only say when it is taken.
+        other_pixels = ~self.running | self.last_group
         advances = self.restart | self.advance
-        self._walk(m, self.addr, first=self.output.addr, pixel=fields.out_pixel, step=config.words_per_tile, steps=advances, name="output")
+        to_other_pixels = self.restart | (self.advance & self.last_group)
+        self._walk(
+            m,
+            self.addr,
+            first=self.output.addr,
+            pixel=fields.out_pixel,
+            step=config.words_per_tile,
+            load=other_pixels,
+            loads=to_other_pixels,
+            moves=advances,
+            name="output",
+        )
         self._walk(
             m,
             self.residual_addr,
             first=self.residual.addr,
             pixel=fields.res_pixel,
             step=1,
-            steps=self.restart | (self.advance & self.last_group) | self.residual_advance,
+            load=~self.residual_advance,
+            loads=to_other_pixels,
+            moves=to_other_pixels | self.residual_advance,
             name="residual",
         )
         m.submodules.parameters = parameters = LoadAdd(len(self.parameter_addr))
@@ -114,24 +131,28 @@ class TileWalk(Component):
             m.d.sync += [self.count.eq(self._count(left)), left.eq(left - config.pixels)]
         return m
 
-    def _walk(self, m: Module, addr, *, first, pixel, step: int, steps, name: str) -> None:
-        """``addr`` goes from ``first`` on by ``step`` with ``steps``, and to the next tile's pixels after the last group."""
-        tile_addr = Signal(ADDR_BITS, name=f"{name}_tile_addr")
-        m.submodules[f"{name}_tile"] = tile = LoadAdd(ADDR_BITS)
+    def _walk(self, m: Module, addr, *, first, pixel, step: int, load, loads, moves, name: str) -> None:
+        """``addr`` moves on by ``step``, or with ``load`` to the pixels of a tile: ``first`` of the row, then ``pixel`` after ``pixel``.
+
+        ``moves``: now; ``loads``: now and with ``load``.
+        """
+        coming, start = Signal(ADDR_BITS, name=f"{name}_coming", reset_less=True), Signal(ADDR_BITS, name=f"{name}_start")
+        m.submodules[f"{name}_tile"] = tile = MuxAdd(ADDR_BITS)
         m.submodules[f"{name}_step"] = words = LoadAdd(ADDR_BITS)
         m.d.comb += [
-            tile.a.eq(tile_addr),
-            tile.b.eq(pixel),
-            tile.value.eq(first),
-            tile.load.eq(self.restart),
+            tile.a.eq(pixel),
+            tile.c.eq(first),
+            tile.d.eq(coming),
+            tile.sel.eq(self.running),
+            start.eq(Mux(self.running, coming, first)),
             words.a.eq(addr),
             words.b.eq(step),
-            words.value.eq(tile.o),
-            words.load.eq(self.restart | (self.advance & self.last_group)),
+            words.value.eq(start),
+            words.load.eq(load),
         ]
-        with m.If(self.restart | (self.advance & self.last_group)):
-            m.d.sync += tile_addr.eq(tile.o)
-        with m.If(steps):
+        with m.If(loads):
+            m.d.sync += coming.eq(tile.o)
+        with m.If(moves):
             m.d.sync += addr.eq(words.o)
 
     def _count(self, left):
