@@ -1,6 +1,6 @@
 """Opens the rows that beats need, ahead of their transfers."""
 
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -8,6 +8,9 @@ from amaranth.lib.wiring import Component, In, Out
 from tercel.hw.sdram.beat import BeatGeometry
 from tercel.hw.sdram.holdoff import Holdoff
 from tercel.hw.sdram.timing import SdramCycles
+
+_COMPARED_BITS = 4
+"""Bits of a row that are compared in one piece."""
 
 
 class RowOpener(Component):
@@ -65,8 +68,8 @@ class RowOpener(Component):
     def elaborate(self, platform) -> Module:
         """The row last asked for in each bank, in a LUT memory: it is the one that is open, if any is, once its beat has passed.
 
-        So a beat is compared when it comes, beside the one before it, and the first of three states only looks at the result. Commands
-        come from the other two.
+        So a beat is compared when it comes, beside the one before it, and is only looked at in the first of three states, a flag each.
+        Commands come from the other two.
         """
         m = Module()
         geometry, cycles = self._geometry, self._cycles
@@ -76,12 +79,15 @@ class RowOpener(Component):
         m.submodules.rp = rp = Holdoff(cycles.rp - 1)
         m.submodules.rrd = rrd = Holdoff(cycles.rrd - 1)
         location = Signal.like(coming, reset_less=True)
-        valid = Signal()
-        same_row = Signal()
+        comparing, closing, opening = Signal(), Signal(), Signal()
+        # Parts of the row by themselves: a level of logic less.
+        parts = range(0, geometry.row_bits, _COMPARED_BITS)
+        same_row = Signal(len(parts))
         is_open = Signal()
+        hit = Signal()
         closable = Signal()
         m.d.comb += [
-            self.location.ready.eq(~valid | self.opened),
+            self.location.ready.eq(self.opened | ~(comparing | closing | opening)),
             self.bank.eq(location.bank),
             self.row.eq(location.row),
             read.addr.eq(coming.bank),
@@ -90,32 +96,29 @@ class RowOpener(Component):
             write.en.eq(self.location.valid & self.location.ready & ~coming.bad),
             rp.start.eq(self.precharge),
             rrd.start.eq(self.activate),
+            hit.eq(location.bad | (is_open & same_row.all())),
+            self.idle.eq(~closing & ~opening),
+            self.precharge.eq(closing & closable),
+            self.activate.eq(opening & ~rp.busy & ~rrd.busy),
+            self.opened.eq((comparing & ~self.hold & hit) | self.activate),
             self.promise.eq(self.opened & ~location.bad),
         ]
+        # Nothing is promised in a bank that is to be closed, so the state of the next cycle is known.
         m.d.sync += closable.eq(self.closable_next.bit_select(location.bank, 1))
+        with m.If(comparing & ~self.hold):
+            m.d.sync += [comparing.eq(0), closing.eq(~hit & is_open), opening.eq(~hit & ~is_open)]
+        with m.If(self.precharge):
+            m.d.sync += [closing.eq(0), opening.eq(1)]
+        with m.If(self.activate):
+            m.d.sync += opening.eq(0)
         with m.If(self.location.ready):
             m.d.sync += [
-                valid.eq(self.location.valid),
+                comparing.eq(self.location.valid),
                 location.eq(coming),
-                same_row.eq(read.data == coming.row),
+                same_row.eq(Cat((read.data ^ coming.row)[first : first + _COMPARED_BITS] == 0 for first in parts)),
                 is_open.eq(self.open.bit_select(coming.bank, 1) | (self.activate & (coming.bank == location.bank))),
             ]
+        # No row stays open over a ``hold``.
         with m.If(self.hold):
             m.d.sync += is_open.eq(0)
-        with m.FSM():
-            with m.State("COMPARE"):
-                m.d.comb += self.idle.eq(1)
-                with m.If(valid & ~self.hold):
-                    with m.If(location.bad | (is_open & same_row)):
-                        m.d.comb += self.opened.eq(1)
-                    with m.Elif(is_open):
-                        m.next = "CLOSE"
-                    with m.Else():
-                        m.next = "OPEN"
-            with m.State("CLOSE"), m.If(closable):
-                m.d.comb += self.precharge.eq(1)
-                m.next = "OPEN"
-            with m.State("OPEN"), m.If(~rp.busy & ~rrd.busy):
-                m.d.comb += [self.activate.eq(1), self.opened.eq(Const(1))]
-                m.next = "COMPARE"
         return m
