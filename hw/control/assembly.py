@@ -42,7 +42,7 @@ class Assembly(Component):
         m = Module()
         beat = self.beat
         shifted = Signal(self._beats * self._beat_bits, reset_less=True)
-        shift = Signal()
+        shift = Signal(reset_less=True)
         m.d.comb += self.instruction.eq(shifted)
         m.d.sync += shift.eq(beat.valid & (beat.number < self._beats))
         with m.If(shift):

@@ -51,7 +51,7 @@ class Checks(Component):
     def elaborate(self, platform) -> Module:
         """Stage 1: the faults of every opcode side by side; stage 2: those of the actual one."""
         m = Module()
-        opcode = Signal(4)
+        opcode = Signal(4, reset_less=True)
         m.d.sync += opcode.eq(self.instruction[:4])
 
         layouts = {name: layout for name, layout in LAYOUTS.items() if name != Opcode.DEPTHWISE or self._config.depthwise}
@@ -59,14 +59,16 @@ class Checks(Component):
         past = self._past_last_field()
         for name, layout in layouts.items():
             fields = data.View(layout, self.instruction[: layout.size])
-            illegal[name] = Signal(name=f"illegal_{name.name.lower()}")
+            illegal[name] = Signal(name=f"illegal_{name.name.lower()}", reset_less=True)
             m.d.sync += illegal[name].eq(_any([past[name], *self._conditions(name, fields)]))
 
-        m.d.sync += self.code.eq(Fault.ILLEGAL_OPCODE)
+        code = Signal.like(self.code, reset_less=True)
+        m.d.comb += self.code.eq(code)
+        m.d.sync += code.eq(Fault.ILLEGAL_OPCODE)
         with m.Switch(opcode):
             for name in layouts:
                 with m.Case(name):
-                    m.d.sync += self.code.eq(Mux(illegal[name], Fault.ILLEGAL_FIELD, Fault.NONE))
+                    m.d.sync += code.eq(Mux(illegal[name], Fault.ILLEGAL_FIELD, Fault.NONE))
         return m
 
     def _past_last_field(self) -> dict[Opcode, Value]:

@@ -59,7 +59,7 @@ class Counters(Component):
             m.d.sync += [turn.eq(0), first_round.eq(0)]
 
         lows = [Signal(_LOW_BITS, name=f"low_{number}") for number in range(self._count)]
-        events = Signal(self._count)
+        events = Signal(self._count, reset_less=True)
         m.d.sync += events.eq(Mux(self.running, self.events, 0))
         for event, low in zip(events, lows, strict=True):
             with m.If(event):

@@ -58,7 +58,7 @@ class Dispatcher(Component):
         ]
 
         opcode = instruction[:4]
-        target = Signal(Engine)
+        target = Signal(Engine, reset_less=True)
         with m.Switch(opcode):
             with m.Case(Opcode.SYNC):
                 m.d.sync += target.eq(data.View(LAYOUTS[Opcode.SYNC], instruction[: LAYOUTS[Opcode.SYNC].size]).engine)
@@ -66,16 +66,14 @@ class Dispatcher(Component):
                 with m.Case(own_opcode):
                     m.d.sync += target.eq(engine)
 
-        fault_code = Signal(4)
+        fault_code = Signal(4, reset_less=True)
         offered = Signal()
         queues = {engine: getattr(self, engine.name.lower()) for engine in Engine}
-        for engine, queue in queues.items():
-            m.d.comb += [
-                queue.valid.eq(offered & (target == engine)),
-                queue.payload.eq(self.i.p.index),
-            ]
+        for queue in queues.values():
+            m.d.comb += queue.payload.eq(self.i.p.index)
             with m.If(queue.valid & queue.ready):
                 m.d.comb += self.i.ready.eq(1)
+                m.d.sync += queue.valid.eq(0)
         m.d.comb += self.blocked.eq(offered & ~self.i.ready)
 
         with m.FSM():
@@ -85,11 +83,13 @@ class Dispatcher(Component):
                 m.next = "JUDGE"
             with m.State("JUDGE"):
                 m.d.sync += fault_code.eq(Mux(self.i.p.fault != Fault.NONE, self.i.p.fault, checks.code))
-                m.next = "OFFER"
                 with m.If((self.i.p.fault != Fault.NONE) | (checks.code != Fault.NONE)):
                     m.next = "FAULT"
                 with m.Elif(opcode == Opcode.HALT):
                     m.next = "HALT"
+                with m.Else():
+                    m.d.sync += [queue.valid.eq(target == engine) for engine, queue in queues.items()]
+                    m.next = "OFFER"
             with m.State("OFFER"):
                 m.d.comb += offered.eq(1)
                 with m.If(self.i.ready):

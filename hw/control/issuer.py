@@ -98,9 +98,9 @@ class Issuer(Component):
         started = [Signal(_STARTED_LAYOUT, name=f"started_{number}", reset_less=True) for number in range(_STARTED_MAX)]
         started_valid = [Signal(name=f"started_valid_{number}") for number in range(_STARTED_MAX)]
         oldest, oldest_valid, newest_valid = started[0], started_valid[0], started_valid[-1]
-        only = Signal()
+        only = Signal(init=1)
         in_engine = Signal()
-        m.d.comb += [only.eq(~_any(started_valid[1:])), in_engine.eq(oldest_valid | ~only)]
+        m.d.comb += in_engine.eq(oldest_valid | ~only)
 
         # Slots. The oldest started instruction does not wait, those behind it do.
         room = Signal()
@@ -117,8 +117,12 @@ class Issuer(Component):
             _slot(m, slots[number], slot_valid[number], source=source, enters=enters[number], leaves=leaves[number])
 
         # Start. A slot is refilled a cycle after it was emptied, so the next head sees what this one took and reserves.
-        header = data.View(HEADER_LAYOUT, head.instruction[: HEADER_LAYOUT.size])
-        is_sync = header.opcode == Opcode.SYNC
+        header, following = (data.View(HEADER_LAYOUT, slot.instruction[: HEADER_LAYOUT.size]) for slot in slots[:2])
+        is_sync = Signal(reset_less=True)
+        fenced = Signal(reset_less=True)
+        missing = Signal(len(Engine), reset_less=True)
+        reserved = Signal(init=1)
+        may_start = Signal()
         tokens_ready = Signal()
         fence_ready = Signal()
         unreserved = Signal(len(Engine))
@@ -126,16 +130,38 @@ class Issuer(Component):
         # ``start`` comes from across the chip, and who starts next looks two cycles later.
         taking = Signal(len(Engine))
         synchronizing = Signal()
+        done = Signal()
         m.d.comb += [
-            tokens_ready.eq(((header.wait & ~tokens.available) == 0) & (unreserved == 0)),
-            fence_ready.eq(~in_engine | ~(header.fence | is_sync | synchronizing)),
-            engine.start.valid.eq(head_valid & tokens_ready & fence_ready & ~is_sync & ~newest_valid),
+            tokens_ready.eq((missing == 0) & reserved),
+            fence_ready.eq(~in_engine | ~(fenced | synchronizing)),
+            engine.start.valid.eq(may_start & (missing == 0) & ~is_sync),
             engine.start.p.instruction.eq(head.instruction),
             engine.start.p.index.eq(head.index),
-            start.eq((engine.start.valid & engine.start.ready) | (head_valid & tokens_ready & fence_ready & is_sync)),
+            start.eq(may_start & (missing == 0) & (is_sync | engine.start.ready)),
             tokens.take.eq(taking),
             tokens.reserve.eq(unreserved & tokens.room),
         ]
+        # What decides is known a cycle ahead, for the head or for what moves there; after a start there is none for a cycle. A missing
+        # token comes latest and stays by itself. SYNC waits for the instructions before it, and what follows one for its end.
+        syncs_next = following.opcode == Opcode.SYNC
+        fenced_next = Mux(head_valid, fenced, following.fence | syncs_next)
+        in_engine_next = ~only | (oldest_valid & ~done)
+        reserved_next = (unreserved & ~tokens.room) == 0
+        more_next = _any(started_valid[2:]) | (started_valid[1] & oldest_valid)
+        m.d.sync += [
+            missing.eq(Mux(head_valid, header.wait, following.wait) & ~tokens.available_next),
+            reserved.eq(reserved_next),
+            only.eq(~(start | more_next)),
+            may_start.eq(
+                (head_valid | slot_valid[1])
+                & ~start
+                & reserved_next
+                & ~(newest_valid & started_valid[-2])
+                & ~(in_engine_next & (fenced_next | synchronizing))
+            ),
+        ]
+        with m.If(~head_valid):
+            m.d.sync += [is_sync.eq(syncs_next), fenced.eq(fenced_next)]
         m.d.sync += [unreserved.eq(unreserved & ~tokens.room), taking.eq(Mux(start, header.wait, 0))]
         _move_up(m, started, started_valid)
         # ``start`` comes late in a cycle: what can follows the head until then.
@@ -148,11 +174,13 @@ class Issuer(Component):
 
         # Release and done. Only the last started instruction may still be without room for its tokens.
         released = Signal()
-        done = Signal()
+        may_end = Signal()
+        # Known a cycle ahead as well. In a cycle with ``start`` everything is reserved.
+        m.d.sync += may_end.eq(Mux(oldest_valid, ~done, started_valid[1]) & (reserved_next | more_next))
         m.d.comb += [
             tokens.release.eq(Mux(oldest_valid & ~released, oldest.wait, 0)),
-            engine.done.ready.eq(oldest_valid & ((unreserved == 0) | ~only)),
-            done.eq(engine.done.ready & (engine.done.valid | synchronizing)),
+            engine.done.ready.eq(may_end),
+            done.eq(may_end & (engine.done.valid | synchronizing)),
             tokens.give.eq(Mux(done, Mux(synchronizing, post, engine.done.p.post), 0)),
         ]
         m.d.sync += released.eq(oldest_valid & ~done)
@@ -162,9 +190,9 @@ class Issuer(Component):
         # What the supervisor and the counters want to know.
         frozen = Signal()
         quiet = Signal()
-        happened = Signal.like(engine.events)
-        token_waits = Signal()
-        fence_waits = Signal()
+        happened = Signal.like(engine.events, reset_less=True)
+        token_waits = Signal(reset_less=True)
+        fence_waits = Signal(reset_less=True)
         m.d.sync += [
             happened.eq(engine.events),
             token_waits.eq(head_valid & ~tokens_ready),
@@ -182,7 +210,7 @@ class Issuer(Component):
         ]
         with m.If(in_engine):
             ended = engine.done.valid | synchronizing
-            m.d.sync += self.stuck.eq(frozen | (oldest_valid & only & ended & (unreserved != 0)))
+            m.d.sync += self.stuck.eq(frozen | (oldest_valid & only & ended & ~reserved))
         with m.Else():
             m.d.sync += self.stuck.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
         return m

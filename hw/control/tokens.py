@@ -16,8 +16,8 @@ class TokenSignature(Signature):
 
     Members
     -------
-    available
-        A token from that engine is there.
+    available_next
+        A token from that engine will be there in the next cycle.
     take
         Take a token from each.
     release
@@ -33,7 +33,7 @@ class TokenSignature(Signature):
     def __init__(self) -> None:
         super().__init__(
             {
-                "available": In(len(Engine)),
+                "available_next": In(len(Engine)),
                 "take": Out(len(Engine)),
                 "release": Out(len(Engine)),
                 "room": In(len(Engine)),
@@ -46,7 +46,7 @@ class TokenSignature(Signature):
 class Tokens(Component):
     """A counter of tokens and one of room for each ordered pair of engines, up to TOKEN_MAX.
 
-    ``available`` and ``room`` show a ``take``, ``give``, ``reserve`` or ``release`` in the next cycle.
+    ``available_next`` counts a ``take`` or ``give`` in the same cycle, ``room`` shows a ``reserve`` or ``release`` in the next cycle.
 
     Members
     -------
@@ -58,12 +58,13 @@ class Tokens(Component):
         super().__init__({engine.name.lower(): In(TokenSignature()) for engine in Engine})
 
     def elaborate(self, platform) -> Module:
-        """Bits for an engine and itself stay 0: the static checks refuse such instructions."""
+        """An engine asks for nothing from itself: the static checks refuse such instructions. It would be there, which costs nothing."""
         m = Module()
         ports = {engine: getattr(self, engine.name.lower()) for engine in Engine}
         for giver in Engine:
             for taker in Engine:
                 if giver == taker:
+                    m.d.comb += [ports[taker].available_next[giver].eq(1), ports[giver].room[taker].eq(1)]
                     continue
                 pair = f"{giver.name}_{taker.name}".lower()
                 given = Signal(range(TOKEN_MAX + 1), name=f"given_{pair}")
@@ -74,11 +75,15 @@ class Tokens(Component):
                 room = Signal(name=f"room_{pair}", init=1)
                 give, take = ports[giver].give[taker], ports[taker].take[giver]
                 reserve, release = ports[giver].reserve[taker], ports[taker].release[giver]
+                available_next = ports[taker].available_next[giver]
                 # Registers of their own: much depends on them. Nothing is taken or reserved that is not there.
+                m.d.comb += [
+                    available_next.eq(give | (available & ~((given == 1) & take))),
+                    ports[giver].room[taker].eq(room),
+                ]
                 m.d.sync += [
-                    available.eq(give | (available & ~((given == 1) & take))),
+                    available.eq(available_next),
                     room.eq(release | (room & ~((held == TOKEN_MAX - 1) & reserve))),
                 ]
-                m.d.comb += [ports[taker].available[giver].eq(available), ports[giver].room[taker].eq(room)]
         return m
 

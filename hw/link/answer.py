@@ -51,7 +51,10 @@ class AnswerSender(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """``following`` counts the bytes of the header, then those of the payload; each waits for the buffer and then for a register."""
+        """``following`` counts the bytes of the header, then those of the payload.
+
+        Each byte waits for the buffer and then for a register; which is the last of its part is known as late.
+        """
         m = Module()
         place = Signal(range(self._payload_bytes))
         following = Signal(len(self.count), init=1)
@@ -60,7 +63,9 @@ class AnswerSender(Component):
         loaded = Signal()
         over = Signal()
         identify = Signal()
+        size = Signal(len(self.count))
         last = Signal()
+        last_part = Signal()
         header = Cat(self.command | ANSWER, self.sequence, self.status, Const(0, 6))
         assert len(header) == 8 * ANSWER_HEADER.size
         identity = [Const(byte, 8) for byte in self._identity]
@@ -68,14 +73,16 @@ class AnswerSender(Component):
         payload = Mux(identify, Array(identity)[place[: exact_log2(IDENTITY.size)]], self.buffer_data)
         m.d.comb += [
             identify.eq(self.command == Command.IDENTIFY),
-            last.eq(following == Mux(in_payload, Mux(identify, IDENTITY.size, self.count), ANSWER_HEADER.size)),
             self.buffer_addr.eq(place),
-            self.o.valid.eq(loaded & ~over),
-            self.o.p.last.eq(last & (in_payload | ~(identify | self.has_data))),
+            self.o.valid.eq(loaded),
+            self.o.p.last.eq(last & last_part),
         ]
         m.d.sync += [
             fetched.eq(self.send),
-            loaded.eq(fetched & self.send),
+            loaded.eq(fetched & self.send & ~over),
+            size.eq(Mux(in_payload, Mux(identify, IDENTITY.size, self.count), ANSWER_HEADER.size)),
+            last.eq(following == size),
+            last_part.eq(in_payload | ~(identify | self.has_data)),
             self.o.p.data.eq(Mux(in_payload, payload, header.word_select(place[:2], 8))),
         ]
         with m.If(~self.send):

@@ -18,7 +18,7 @@ class SerialCrc(Component):
     Members
     -------
     clear : In(1)
-        Begin again; wins over ``add`` and ``drop``.
+        Begin again; not while ``busy``, nor with ``add`` or ``drop``.
     add : In(1)
         Add ``data``; not while ``busy``.
     drop : In(1)
@@ -54,5 +54,5 @@ class SerialCrc(Component):
         with m.If(self.add | self.drop):
             m.d.sync += [shift.eq(self.data), left.eq(8), adding.eq(self.add)]
         with m.If(self.clear):
-            m.d.sync += [register.eq(-1), left.eq(0)]
+            m.d.sync += register.eq(-1)
         return m

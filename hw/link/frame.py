@@ -75,7 +75,7 @@ class FrameReceiver(Component):
 class FrameTransmitter(Component):
     """Sends messages as frames.
 
-    A byte is taken at most every 10 cycles.
+    A byte is taken at most every 11 cycles.
 
     Members
     -------
@@ -106,50 +106,57 @@ class FrameTransmitter(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """FLAG, message, the CRC's bytes, FLAG; a byte that needs it leaves as two."""
+        """FLAG, message, the CRC's bytes, FLAG; a byte that needs it leaves as two.
+
+        A byte passes two registers, since the line is slow: the one that was picked, and what leaves for it.
+        """
         m = Module()
         crc_index = Signal(range(CRC_BYTES))
         escaped = Signal()
+        is_there = Signal()
         in_crc = Signal()
-        byte = Signal(8)
+        at_border = Signal()
+        byte = Signal(8, reset_less=True)
+        picked = Signal()
+        escape = Signal()
         special = Signal()
+        leaves = Signal()
         taken = Signal()
         m.d.comb += [
-            byte.eq(Mux(in_crc, self.crc_byte, self.i.p.data)),
-            special.eq(((byte == FLAG) | (byte == ESCAPE)) & ~escaped),
+            escape.eq(((byte == FLAG) | (byte == ESCAPE)) & ~escaped & ~at_border),
+            leaves.eq(self.o.valid & self.o.ready),
+            taken.eq(leaves & ~special),
         ]
-
-        def send_byte(valid) -> None:
-            m.d.comb += [
-                self.o.valid.eq(valid & ~self.crc_busy),
-                self.o.payload.eq(Mux(special, ESCAPE, byte ^ Mux(escaped, FLIP, 0))),
-                taken.eq(self.o.valid & self.o.ready & ~special),
-            ]
-            with m.If(self.o.valid & self.o.ready):
-                m.d.sync += escaped.eq(special)
+        m.d.sync += [
+            byte.eq(Mux(in_crc, self.crc_byte, self.i.p.data)),
+            picked.eq(is_there & ~self.crc_busy & ~leaves),
+            self.o.valid.eq(picked & ~leaves),
+            special.eq(escape),
+            self.o.payload.eq(Mux(at_border, FLAG, Mux(escape, ESCAPE, byte ^ Mux(escaped, FLIP, 0)))),
+        ]
+        with m.If(leaves):
+            m.d.sync += escaped.eq(special)
 
         with m.FSM():
             with m.State("BEGIN"):
-                m.d.comb += [self.o.valid.eq(self.i.valid), self.o.payload.eq(FLAG)]
-                with m.If(self.o.valid & self.o.ready):
+                m.d.comb += [is_there.eq(self.i.valid), at_border.eq(1)]
+                with m.If(taken):
                     m.d.comb += self.crc_clear.eq(1)
                     m.next = "MESSAGE"
             with m.State("MESSAGE"):
-                send_byte(self.i.valid)
-                m.d.comb += [self.i.ready.eq(taken), self.crc_add.eq(taken)]
+                m.d.comb += [is_there.eq(self.i.valid), self.i.ready.eq(taken), self.crc_add.eq(taken)]
                 with m.If(taken & self.i.p.last):
                     m.next = "CRC"
             with m.State("CRC"):
-                m.d.comb += in_crc.eq(1)
-                send_byte(1)
+                m.d.comb += [is_there.eq(1), in_crc.eq(1)]
                 with m.If(taken):
                     m.d.comb += self.crc_drop.eq(1)
                     m.d.sync += crc_index.eq(crc_index + 1)
                     with m.If(crc_index == CRC_BYTES - 1):
                         m.next = "END"
             with m.State("END"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(FLAG)]
-                with m.If(self.o.ready):
+                m.d.comb += [is_there.eq(1), at_border.eq(1)]
+                with m.If(taken):
                     m.d.comb += self.sent.eq(1)
                     m.next = "BEGIN"
         return m

@@ -22,15 +22,17 @@ class Bank(Component):
     Members
     -------
     activate, precharge : In(1)
-        The command is given in this cycle.
+        The command is given in this cycle; a row is opened for a ``promise`` in the same cycle.
     promise, over : In(1)
-        A transfer in the open row will come; one is over.
+        A transfer in the open row will come; one is over, not earlier than the second cycle after its promise.
     open : Out(1)
         A row is open from the cycle after ``activate`` on.
     reachable : Out(1)
         A transfer may begin, if a row is open.
     closable : Out(1)
-        The row may be closed, or none is open.
+        The row may be closed, or none is open; from a register.
+    closable_next : Out(1)
+        As ``closable`` in the next cycle, unless there is a ``promise`` in this one.
     """
 
     def __init__(self, cycles: SdramCycles) -> None:
@@ -43,23 +45,27 @@ class Bank(Component):
                 "over": In(1),
                 "open": Out(1),
                 "reachable": Out(1),
-                "closable": Out(1),
+                "closable": Out(1, init=1),
+                "closable_next": Out(1),
             }
         )
 
     def elaborate(self, platform) -> Module:
-        """Two times and the number of promises."""
+        """Two times and the number of promises, each of which is counted a cycle after it was made: it is made late in a cycle."""
         m = Module()
         m.submodules.rcd = rcd = Holdoff(self._cycles.rcd - 1)
-        m.submodules.ras = ras = Holdoff(self._cycles.ras - 1)
+        m.submodules.ras = ras = Holdoff(max(0, self._cycles.ras - 2))
         promised = Signal(5)
-        up_down(m, promised, up=self.promise, down=self.over)
+        promise = Signal()
+        up_down(m, promised, up=promise, down=self.over)
         m.d.comb += [
             rcd.start.eq(self.activate),
             ras.start.eq(self.activate),
             self.reachable.eq(~rcd.busy),
-            self.closable.eq(~ras.busy & (promised == 0)),
+            # A cycle ahead: of the last promise the transfer may be over in this cycle, and a row just opened was promised to a beat.
+            self.closable_next.eq(~ras.busy & ~promise & ((promised == 0) | ((promised == 1) & self.over))),
         ]
+        m.d.sync += [promise.eq(self.promise), self.closable.eq(self.closable_next & ~self.promise)]
         with m.If(self.activate):
             m.d.sync += self.open.eq(1)
         with m.If(self.precharge):

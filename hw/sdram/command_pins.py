@@ -82,7 +82,7 @@ class CommandPins(Component):
             m.d.sync += self.a.eq(0)
         with m.If(whole):
             m.d.sync += self.a.eq(Mux(self.mode, mode, ALL_BANKS))
-        m.d.sync += self.ba.eq(Mux(self.read | self.write, self.column_bank, self.row_bank))
+        m.d.sync += self.ba.eq(Mux(self.precharge | self.activate, self.row_bank, self.column_bank))
         with m.If(self.mode):
             m.d.sync += self.ba.eq(0)
         return m

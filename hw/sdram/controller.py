@@ -114,13 +114,12 @@ class SdramController(Component):
                 bank.promise.eq(opener.promise & (opener.bank == number)),
                 bank.over.eq(issuer.over & (issuer.over_bank == number)),
             ]
-        closable = Cat(bank.closable for bank in banks)
         m.d.comb += [
             queue.opened.eq(opener.opened),
             opener.open.eq(Cat(bank.open for bank in banks)),
-            opener.closable.eq(closable),
+            opener.closable_next.eq(Cat(bank.closable_next for bank in banks)),
             opener.hold.eq(maintenance.hold),
-            maintenance.quiet.eq(opener.idle & closable.all()),
+            maintenance.quiet.eq(opener.idle & Cat(bank.closable for bank in banks).all()),
             issuer.reachable.eq(Cat(bank.reachable for bank in banks)),
             issuer.hold.eq(opener.precharge | opener.activate),
             self.ready.eq(maintenance.ready),

@@ -25,7 +25,7 @@ class Maintenance(Component):
     quiet : In(1)
         Nothing is half done and all banks may be closed.
     hold : Out(1)
-        Begin nothing new.
+        Begin nothing new; from a register. All banks are closed when it ends.
     precharge_all, refresh, mode : Out(1)
         The command in this cycle; no other comes at the same time while ``hold`` and ``quiet``.
     ready : Out(1)
@@ -37,7 +37,7 @@ class Maintenance(Component):
         super().__init__(
             {
                 "quiet": In(1),
-                "hold": Out(1),
+                "hold": Out(1, init=1),
                 "precharge_all": Out(1),
                 "refresh": Out(1),
                 "mode": Out(1),
@@ -59,7 +59,6 @@ class Maintenance(Component):
             m.d.sync += [timer.eq(cycles.refresh - 1), due.eq(1)]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
-        m.d.comb += self.hold.eq(1)
         with m.FSM():
             with m.State("POWER_UP"):
                 with m.If(tick):
@@ -85,9 +84,9 @@ class Maintenance(Component):
                 m.d.sync += [pause.eq(cycles.mrd - 1), self.ready.eq(1)]
                 m.next = "END"
             with m.State("END"), m.If(pause == 0):
+                m.d.sync += self.hold.eq(0)
                 m.next = "WORK"
-            with m.State("WORK"):
-                m.d.comb += self.hold.eq(0)
-                with m.If(due):
-                    m.next = "CLOSE"
+            with m.State("WORK"), m.If(due):
+                m.d.sync += self.hold.eq(1)
+                m.next = "CLOSE"
         return m

@@ -13,9 +13,9 @@ DEPTH = 16
 
 
 class BeatQueue(Component):
-    """First in, first out, twice: a beat's location leaves 2 cycles after it came at the earliest, its transfer 2 cycles after ``opened``.
+    """First in, first out, twice: a beat's location leaves a cycle after it came at the earliest, its transfer 2 cycles after ``opened``.
 
-    One beat a cycle. ``i.ready`` comes from a register.
+    One beat a cycle. ``i.ready`` and ``transfer`` come from registers, ``location`` comes from a LUT memory.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class BeatQueue(Component):
     location : Out(stream.Signature(geometry.location_layout))
         Where they lie.
     opened : In(1)
-        The row of the oldest beat not yet opened is open, or will be when its data moves.
+        The row of the oldest beat not yet opened, whose location has left or leaves in this cycle, will be open when its data moves.
     transfer : Out(stream.Signature(geometry.transfer_layout))
         The beats that were opened.
     """
@@ -54,30 +54,38 @@ class BeatQueue(Component):
             m.d.sync += pointer["tail"].eq(pointer["tail"] + 1)
         with m.If(self.opened):
             m.d.sync += pointer["opened"].eq(pointer["opened"] + 1)
-        load = {}
-        for reader, behind, name, out in (
-            ("located", "tail", "locations", self.location),
-            ("head", "opened", "transfers", self.transfer),
+        data = {}
+        for reader, name, layout in (
+            ("located", "locations", self.location.payload.shape()),
+            ("head", "transfers", self.transfer.payload.shape()),
         ):
-            ring = Memory(shape=out.payload.shape(), depth=DEPTH, init=[])
+            ring = Memory(shape=layout, depth=DEPTH, init=[])
             m.submodules[name] = ring
             write, read = ring.write_port(), ring.read_port(domain="comb")
-            load[reader] = Signal(name=f"load_{name}")
+            data[reader] = read.data
             m.d.comb += [
                 write.en.eq(take),
                 write.addr.eq(pointer["tail"]),
-                *(write.data[field].eq(self.i.p[field]) for field, _ in out.payload.shape()),
+                *(write.data[field].eq(self.i.p[field]) for field, _ in layout),
                 read.addr.eq(pointer[reader]),
-                load[reader].eq((pointer[reader] != pointer[behind]) & (~out.valid | out.ready)),
             ]
-            payload = Signal.like(out.payload, name=f"{name}_payload", reset_less=True)
-            m.d.comb += out.payload.eq(payload)
-            with m.If(out.ready):
-                m.d.sync += out.valid.eq(0)
-            with m.If(load[reader]):
-                m.d.sync += [out.valid.eq(1), payload.eq(read.data), pointer[reader].eq(pointer[reader] + 1)]
+
+        m.d.comb += [self.location.valid.eq(pointer["located"] != pointer["tail"]), self.location.payload.eq(data["located"])]
+        with m.If(self.location.valid & self.location.ready):
+            m.d.sync += pointer["located"].eq(pointer["located"] + 1)
+
+        load = Signal()
+        transfer = Signal.like(self.transfer.payload, reset_less=True)
+        m.d.comb += [
+            load.eq((pointer["head"] != pointer["opened"]) & (~self.transfer.valid | self.transfer.ready)),
+            self.transfer.payload.eq(transfer),
+        ]
+        with m.If(self.transfer.ready):
+            m.d.sync += self.transfer.valid.eq(0)
+        with m.If(load):
+            m.d.sync += [self.transfer.valid.eq(1), transfer.eq(data["head"]), pointer["head"].eq(pointer["head"] + 1)]
 
         inside = Signal(range(DEPTH + 1))
-        up_down(m, inside, up=take, down=load["head"])
+        up_down(m, inside, up=take, down=load)
         m.d.comb += self.i.ready.eq(~inside[-1])
         return m
