@@ -109,7 +109,7 @@ WORD_READ_LAYOUT = data.StructLayout({"space": unsigned(1), "bank": unsigned(BAN
 class LinearReadSignature(wiring.Signature):
     """Read port of a linear memory, as seen from the reader: ``data`` follows ``en`` by one cycle and holds until the next read.
 
-    Weights, which are read in every cycle, follow ``addr`` by two.
+    Depthwise parameters follow by two, and weights, which are read in every cycle, follow ``addr`` by two.
     """
 
     def __init__(self, addr_bits: int, shape) -> None:

@@ -201,7 +201,9 @@ def run(config, memories, program, *, rng, stall=0.0, limit=20000):
         shape = user.data.shape() if name == "records" else user.data.as_value().shape()
         m.submodules[name] = memory = Memory(shape=shape, depth=len(init), init=init)
         port = memory.read_port()
-        m.d.comb += [port.en.eq(user.en), port.addr.eq(user.addr)]
+        # Parameters come a cycle later than records.
+        domain = m.d.comb if name == "records" else m.d.sync
+        domain += [port.en.eq(user.en), port.addr.eq(user.addr)]
         target = user.data if name == "records" else user.data.as_value()
         m.d.comb += target.eq(port.data)
 

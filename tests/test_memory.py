@@ -158,7 +158,7 @@ def test_linear_memory_stores_the_useful_bits(config, space):
         model = [[0] * 9 for _ in range(depth)]
         held = None
         written = []
-        coming = 0
+        coming = 0 if space == Space.WEIGHT else None
         for _ in range(600):
             write = dut.write
             named = rng.choice([space, space, rng.choice([s for s in spaces(config) if s >= Space.WEIGHT])])
@@ -183,6 +183,9 @@ def test_linear_memory_stores_the_useful_bits(config, space):
                     assert first.bias == (held[0] & 0xFFFFFFFF) - ((held[0] >> 31 & 1) << 32)
             if space == Space.WEIGHT:
                 held, coming = list(model[coming]), read_addr
+            elif space == Space.DEPTHWISE_PARAMETER:
+                held = held if coming is None else list(model[coming])
+                coming = read_addr if read_en else None
             elif read_en:
                 held = model[read_addr][3 * row : 3 * row + 3] if by_rows else list(model[read_addr])
             # What was written a cycle ago is at the memory now.

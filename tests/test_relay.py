@@ -34,6 +34,7 @@ def test_passes_everything_in_order(spare, cycles, hesitates):
             if hesitates:
                 ctx.set(relay.o.ready, rng.getrandbits(1))
             assert ctx.get(relay.o_flags) == (ctx.get(relay.o.payload) >> 6 if ctx.get(relay.o.valid) else 0)
+            assert ctx.get(relay.moves) == (not ctx.get(relay.o.valid) or ctx.get(relay.o.ready))
             if ctx.get(relay.o.valid) and ctx.get(relay.o.ready):
                 taken.append(ctx.get(relay.o.payload))
             if valid and ready[0]:

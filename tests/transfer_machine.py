@@ -8,6 +8,7 @@ from test_memory import CHANNEL_CONFIG, CONFIG, offer_word, stored_value
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Opcode, Space, encode
+from tercel.hw.memory.linear import READ_COPIES
 from tercel.hw.memory.space import spaces
 from tercel.hw.memory.system import MemorySystem
 
@@ -176,7 +177,7 @@ class Machine:
                                 assert ctx.get(port.data[tap]) == self.model.get((space, place), 0), (space, place)
                         continue
                     ctx.set(port.addr, addr)
-                    await ctx.tick().repeat(2 if space == Space.WEIGHT else 1)
+                    await ctx.tick().repeat(2 if space in READ_COPIES else 1)
                     if space == Space.THRESHOLD:
                         assert ctx.get(port.data) & 0xFFFF == self.model.get((space, (0, addr)), 0)
                     else:

@@ -48,10 +48,9 @@ class Results(wiring.Component):
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
         turns = requantizer_turns(config)
-        # Memory 1, this register 1, shift register 1.
+        # Memory 2, shift register 1.
         taps = delayed(m, self.taps, TAPS_LATENCY - 4, name="taps")
-        wanted, parameter = delayed(m, taps.compute & taps.last, 1, name="wanted"), delayed(m, taps.parameter, 1, name="parameter")
-        m.d.comb += [self.parameter.en.eq(wanted), self.parameter.addr.eq(parameter)]
+        m.d.comb += [self.parameter.en.eq(taps.compute & taps.last), self.parameter.addr.eq(taps.parameter)]
         parameters = Signal(parameter_word(config, config.lanes), reset_less=True)
         for first in range(0, config.lanes, LANES_CLEARED):
             maximum = local(m, plan.maximum, name=f"maximum_{first}")

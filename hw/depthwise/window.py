@@ -22,7 +22,7 @@ LANES_MOVED = 4
 """Lanes that one register tells to move: few enough to lie together."""
 
 LANES_CHOSEN = 2
-"""Lanes for which one register chooses the banks."""
+"""Lanes for which one register chooses the banks, and one has the padding."""
 
 
 class Window(wiring.Component):
@@ -56,17 +56,17 @@ class Window(wiring.Component):
         early = delayed(m, self.arrival, 1, name="early")
         choose = delayed(m, early, 1, name="choose")
 
-        pad = Cat(plan.pad[:8] for _ in range(lanes))
         incoming = Signal(data.ArrayLayout(8 * lanes, WORDS), reset_less=True)
         chosen = Signal(incoming.shape())
         m.d.sync += incoming.eq(chosen)
         for lane in range(0, lanes, LANES_CHOSEN):
             banks = local(m, early.bank, name=f"bank_{lane}")
+            pad = local(m, plan.pad[:8], name=f"pad_{lane}").replicate(LANES_CHOSEN)
             part = slice(8 * lane, 8 * (lane + LANES_CHOSEN))
             for word in range(WORDS):
                 m.submodules[f"mux_{word}_{lane}"] = mux = WideMux(width=8 * LANES_CHOSEN, count=config.pixels + 1)
                 m.d.comb += [mux.inputs[bank].eq(words[bank][part]) for bank in range(config.pixels)]
-                m.d.comb += [mux.inputs[config.pixels].eq(pad[part]), mux.sel.eq(banks[word]), chosen[word][part].eq(mux.o)]
+                m.d.comb += [mux.inputs[config.pixels].eq(pad), mux.sel.eq(banks[word]), chosen[word][part].eq(mux.o)]
         # Matrix-vector: every lane gets the byte of its tap.
         spread = Signal(data.ArrayLayout(8, 3), reset_less=True)
         for row in range(3):

@@ -18,6 +18,9 @@ from tercel.hw.table import table
 BLOCKS_PER_COPY = 16
 """Blocks of memory that share a register of their addresses."""
 
+READ_COPIES = {Space.WEIGHT: BLOCKS_PER_COPY, Space.DEPTHWISE_PARAMETER: 4}
+"""Blocks that share a register of what is read, in the memories that have their own, in front of them."""
+
 
 def linear_shape(config: Config, *, space: Space):
     """What a read of a linear memory returns.
@@ -53,8 +56,8 @@ class LinearMemory(Component):
     Members
     -------
     read : In(linear_read_signature(config, space=space))
-        Latency 1, data held until the next read; weights, read in every cycle, 2. A read of a word in the cycle after its write may return
-        anything.
+        Latency 1, data held until the next read; depthwise parameters, which are read afar, 2; weights, read in every cycle, 2. A read of
+        a word in the cycle of its write, a cycle later with latency 1, may return anything.
     write : In(LinearWriteSignature(config))
         Words that name another space are left alone; the low bits of ``addr`` count. A word or part is in its memory 2 cycles later.
     """
@@ -81,6 +84,7 @@ class LinearMemory(Component):
         word = Signal(len(useful), name="word_written", reset_less=True)
         m.d.sync += word.eq(useful)
 
+        read = Cat(self.read.en, self.read.addr)
         if self._space == Space.RECORD:
             addr = delayed(m, self._write_addr(), 1, name="write_addr")
             taps = config.depthwise_taps
@@ -88,7 +92,7 @@ class LinearMemory(Component):
                 memory = m.submodules[f"tap_{index}"] = self._memory(unsigned(8 * config.lanes))
                 en = Signal(name=f"write_en_{index}")
                 m.d.sync += en.eq(mine & table(self.write.tap, lambda tap, index=index: tap % taps == index))
-                self._connect(m, memory, self.read.data[index], read_addr=self.read.addr, en=en, addr=addr, word=word)
+                self._connect(m, memory, self.read.data[index], read=read, en=en, addr=addr, word=word)
             return m
 
         # Yosys would stack shallow blocks of an ECP5 and select among their outputs; blocks as deep as the memory need no logic.
@@ -100,16 +104,15 @@ class LinearMemory(Component):
         for number, (part, low) in enumerate(blocks):
             if number % BLOCKS_PER_COPY == 0:
                 write = local(m, Cat(write_en, self._write_addr()), name=f"write_{number}")
-                read_addr = self.read.addr
-                if self._space == Space.WEIGHT:
-                    read_addr = local(m, read_addr, name=f"read_{number}")
+            if self._space in READ_COPIES and number % READ_COPIES[self._space] == 0:
+                read = local(m, Cat(self.read.en, self.read.addr), name=f"read_{number}")
             bits = word[low : low + width]
             memory = m.submodules[f"memory_{number}"] = self._memory(unsigned(len(bits)))
             self._connect(
                 m,
                 memory,
                 read_data[part * len(word) + low :][: len(bits)],
-                read_addr=read_addr,
+                read=read,
                 en=write[part],
                 addr=write[parts:][: len(self.read.addr)],
                 word=bits,
@@ -137,9 +140,9 @@ class LinearMemory(Component):
             return Cat(table(self.write.tap, lambda tap: tap // config.depthwise_taps, width=RECORD_ROW_BITS), self.write.addr)
         return self.write.addr
 
-    def _connect(self, m: Module, memory: Memory, read_data, *, read_addr, en, addr, word) -> None:
-        read_en = Const(1) if self._space == Space.WEIGHT else self.read.en
-        word_read = block_read(m, memory, en=read_en, addr=read_addr, name="word")
+    def _connect(self, m: Module, memory: Memory, read_data, *, read, en, addr, word) -> None:
+        read_en = Const(1) if self._space == Space.WEIGHT else read[0]
+        word_read = block_read(m, memory, en=read_en, addr=read[1:], name="word")
         write_port = memory.write_port()
         m.d.comb += [
             Value.cast(read_data).eq(Value.cast(word_read)),
