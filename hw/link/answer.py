@@ -79,7 +79,7 @@ class AnswerSender(Component):
         ]
         m.d.sync += [
             fetched.eq(self.send),
-            loaded.eq(fetched & self.send & ~over),
+            loaded.eq(fetched & ~over),
             size.eq(Mux(in_payload, Mux(identify, IDENTITY.size, self.count), ANSWER_HEADER.size)),
             last.eq(following == size),
             last_part.eq(in_payload | ~(identify | self.has_data)),

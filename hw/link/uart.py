@@ -50,10 +50,11 @@ class UartReceiver(Component):
         level = Signal(init=1)
         m.submodules += FFSynchronizer(self.pin, level, init=1)
         wait = Signal(range(self._divider))
+        waited = Signal()
         bits = Signal(range(_FRAME_BITS))
         samples = Signal(8, reset_less=True)
         received = self.o.p
-        m.d.sync += self.o.valid.eq(0)
+        m.d.sync += [self.o.valid.eq(0), waited.eq(0)]
         m.d.comb += received.data.eq(samples)
 
         with m.FSM():
@@ -62,8 +63,8 @@ class UartReceiver(Component):
                 with m.If(~level):
                     m.next = "BITS"
             with m.State("BITS"):
-                m.d.sync += wait.eq(wait - 1)
-                with m.If(wait == 0):
+                m.d.sync += [wait.eq(wait - 1), waited.eq(wait == 1)]
+                with m.If(waited):
                     m.d.sync += [wait.eq(self._divider - 1), bits.eq(bits + 1)]
                     with m.If((bits == 0) & level):
                         m.next = "IDLE"  # a spike, no start bit
@@ -88,7 +89,7 @@ class UartTransmitter(Component):
     Members
     -------
     i : In(stream.Signature(8))
-        The bytes; one is taken when the one before has left.
+        The bytes; one is taken when the one before has left. ``ready`` comes from a register.
     pin : Out(1)
         High when nothing is sent.
     """
@@ -104,11 +105,12 @@ class UartTransmitter(Component):
         shift = Signal(_FRAME_BITS - 1, init=-1)
         wait = Signal(range(self._divider))
         bits = Signal(range(_FRAME_BITS + 1))
-        m.d.comb += [self.i.ready.eq(bits == 0), self.pin.eq(shift[0])]
-        with m.If(bits != 0):
+        ready = Signal(init=1)
+        m.d.comb += [self.i.ready.eq(ready), self.pin.eq(shift[0])]
+        with m.If(~ready):
             m.d.sync += wait.eq(wait - 1)
             with m.If(wait == 0):
-                m.d.sync += [shift.eq(Cat(shift[1:], 1)), bits.eq(bits - 1), wait.eq(self._divider - 1)]
+                m.d.sync += [shift.eq(Cat(shift[1:], 1)), bits.eq(bits - 1), wait.eq(self._divider - 1), ready.eq(bits == 1)]
         with m.Elif(self.i.valid):
-            m.d.sync += [shift.eq(Cat(0, self.i.payload)), bits.eq(_FRAME_BITS), wait.eq(self._divider - 1)]
+            m.d.sync += [ready.eq(0), shift.eq(Cat(0, self.i.payload)), bits.eq(_FRAME_BITS), wait.eq(self._divider - 1)]
         return m
