@@ -1,10 +1,12 @@
 """A pointer that moves by the same number of pixels again and again."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.array.banks import wrapping_banks
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
+from tercel.hw.delay import delayed
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
@@ -42,11 +44,10 @@ class BankStep(Component):
         """Whether the banks wrap round is a register, read from a table of all banks; then bank and address are an addition each."""
         m = Module()
         pixels = self.config.pixels
-        wraps, wrapped_bank = Signal(max(2, pixels), reset_less=True), Signal.like(self.bank, reset_less=True)
-        m.d.sync += [wraps[bank].eq(self.bank >= pixels - bank) for bank in range(pixels)]
-        m.d.sync += wrapped_bank.eq(self.bank - pixels)
+        wraps = delayed(m, wrapping_banks(self.bank, pixels=pixels), 1, name="wraps")
+        wrapped_bank = delayed(m, (self.bank - pixels)[: len(self.bank)], 1, name="wrapped_bank")
         m.submodules.table = table = WideMux(width=1, count=len(wraps))
-        m.d.comb += [table.sel.eq(self.coming), *(table.inputs[bank].eq(wraps[bank]) for bank in range(len(wraps)))]
+        m.d.comb += [table.sel.eq(self.coming), Cat(table.inputs).eq(wraps)]
         carries = Signal(reset_less=True)
         with m.If(self.moves):
             m.d.sync += carries.eq(table.o)

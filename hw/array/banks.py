@@ -1,6 +1,5 @@
 """Which pixel of a tile lies in which bank: the arithmetic and the tables behind the feeder's addresses and crossbar."""
 
-from collections.abc import Callable
 from math import gcd
 
 from amaranth.hdl import Cat, Shape, Value
@@ -38,16 +37,6 @@ def pixel_at(config: Config, *, stride: int, sub_cycle: int, distance: int) -> i
     return None
 
 
-def bank_sum(a: Value, b: Value, *, pixels: int) -> Value:
-    """(a + b) mod P of two 4-bit banks in 0..P-1. A table, not an adder: a few LUTs are faster than a carry chain this short."""
-    return Cat(_among(a, b, pixels, lambda total, bit=bit: total % pixels >> bit & 1) for bit in range(4))
-
-
-def bank_carry(a: Value, b: Value, *, pixels: int) -> Value:
-    """Whether a + b reaches P: the pixel lies one word column further."""
-    return _among(a, b, pixels, lambda total: total >= pixels)
-
-
-def _among(a: Value, b: Value, pixels: int, predicate: Callable[[int], int]) -> Value:
-    codes = [first | second << 4 for first in range(pixels) for second in range(pixels) if predicate(first + second)]
-    return Cat(a[:4], b[:4]).matches(*codes)
+def wrapping_banks(step: Value, *, pixels: int) -> Value:
+    """A bit for each bank: whether the bank ``step`` further (0..P-1) lies one word column further. At least two bits."""
+    return Cat(step >= pixels - bank for bank in range(max(2, pixels)))

@@ -65,38 +65,43 @@ class LoopNest(Component):
     def elaborate(self, platform):
         """For each loop a down counter and, in registers, whether it is at its last iteration and whether it will be after one more."""
         m = Module()
-        carry, soon_last, single_last = Const(1, 1), {}, {}
+        single, short, soon = (
+            {loop: Signal(name=f"{loop}_{name}", reset_less=True) for loop in LOOPS} for name in ("single", "short", "soon")
+        )
+        carry = Const(1, 1)
         for loop, field in LOOPS.items():
-            limit = self.fields[field]
+            limit, last = self.fields[field], self.last[loop]
             count = Signal(limit.shape(), name=f"{loop}_count")
-            single, short = (Signal(name=f"{loop}_{name}", reset_less=True) for name in ("single", "short"))
-            soon = Signal(name=f"{loop}_soon")
-            single_last[loop], soon_last[loop] = single, soon
-            last, inner = self.last[loop], loop in INNERMOST
             reload = self.load | last
-            m.d.sync += [single.eq(limit == 0), short.eq(limit <= 1)]
+            moves = (self.advance if loop in INNERMOST else self.tile) & carry
+            m.d.sync += [single[loop].eq(limit == 0), short[loop].eq(limit <= 1)]
             m.submodules[loop] = counter = LoadAdd(len(count))
             m.d.comb += [counter.a.eq(count), counter.b.eq(-1), counter.value.eq(limit), counter.load.eq(reload)]
-            with m.If(self.load | ((self.advance if inner else self.tile) & carry)):
-                m.d.sync += [count.eq(counter.o), last.eq(Mux(self.load, single, soon)), soon.eq(Mux(reload, short, count == 2))]
+            with m.If(self.load | moves):
+                m.d.sync += [
+                    count.eq(counter.o),
+                    last.eq(Mux(self.load, single[loop], soon[loop])),
+                    soon[loop].eq(Mux(reload, short[loop], count == 2)),
+                ]
             if loop == "plane":
                 plane_starts = carry
             carry = Const(1, 1) if loop == INNERMOST[-1] else carry & last
-        # All inner loops but the group's at their last iteration: now, and when a new column begins.
-        last, soon = self.last, soon_last
-        others, others_come = Signal(), Signal()
+        # All inner loops but the group's at their last iteration: in this column, and in the next.
+        last = self.last
+        others, others_come = Signal(name="others", reset_less=True), Signal()
         m.d.comb += [
             others_come.eq(
-                (soon["column"] & Mux(last.column, soon["kernel_row"], last.kernel_row))
+                soon["column"]
+                & Mux(last.column, soon["kernel_row"], last.kernel_row)
                 & Mux(last.column & last.kernel_row, soon["plane"], last.plane)
             ),
             self.coming.eq(soon["group"] & Mux(last.group, others_come, others)),
         ]
         with m.If(self.load | (self.advance & last.group)):
-            m.d.sync += others.eq(Mux(self.load, Cat(single_last[loop] for loop in INNERMOST[1:]).all(), others_come))
+            m.d.sync += others.eq(Mux(self.load, Cat(single[loop] for loop in INNERMOST[1:]).all(), others_come))
         with m.If(self.load | self.advance):
             m.d.sync += [
-                self.final.eq(Mux(self.load, Cat(single_last[loop] for loop in INNERMOST).all(), self.coming)),
+                self.final.eq(Mux(self.load, Cat(single[loop] for loop in INNERMOST).all(), self.coming)),
                 self.opens.eq(self.load | plane_starts),
                 self.top.eq(self.load | self.final | (self.top & ~plane_starts)),
             ]

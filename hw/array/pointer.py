@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.array.banks import bank_carry, bank_sum
+from tercel.hw.array.banks import wrapping_banks
 from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
@@ -64,40 +64,51 @@ class RowPointers(Component):
         # Turn 0: the next input row, and the wait for ``next``; 1: output; 2: residual; 3: kernel row, which needs the result of turn 0;
         # 4, 5: the last result is on its way.
         turn = Signal(3)
-        pointer, delta = Signal(POINTER), Signal(POINTER)
-        pixel, limit, span = Signal(ADDR_BITS), Signal(ADDR_BITS), Signal(ADDR_BITS)
+        layout = data.StructLayout({"pointer": POINTER, "delta": POINTER, **dict.fromkeys(("pixel", "limit", "span"), ADDR_BITS)})
         operands = [
             (self.input, fields.in_row_bank, fields.in_row_addr, "in"),
             (self.output, fields.out_row_bank, fields.out_row_addr, "out"),
             (self.residual, fields.res_row_bank, fields.res_row_addr, "res"),
             (self.input, fields.in_ky_bank, fields.in_ky_addr, "in"),
         ]
-        chosen = Cat(pointer, delta, pixel, limit, span)
-        m.submodules.operands = choice = WideMux(width=len(chosen), count=len(operands))
-        m.d.comb += [choice.sel.eq(turn[:2]), chosen.eq(delayed(m, choice.o, 1, name="chosen"))]
+        m.submodules.operands = choice = WideMux(width=layout.size, count=len(operands))
+        m.d.comb += choice.sel.eq(turn[:2])
+        operand = data.View(layout, choice.o)
+        chosen = delayed(m, operand, 1, name="chosen")
         for number, (source, bank, addr, prefix) in enumerate(operands):
             tensor = Cat(fields[f"{prefix}_pixel"], fields[f"{prefix}_limit"], fields[f"{prefix}_span"])
             m.d.comb += choice.inputs[number].eq(Cat(source, bank, addr, tensor))
 
+        # Whether the banks wrap round decides late what is added, so it is read from a table of all banks.
         pixels = self.config.pixels
+        wraps = delayed(m, wrapping_banks(operand.delta.bank, pixels=pixels), 1, name="wraps")
+        wrapped_bank = delayed(m, (operand.delta.bank - pixels)[:BANK_BITS], 1, name="wrapped_bank")
+        m.submodules.wrap = wrap = WideMux(width=1, count=len(wraps))
+        m.submodules.moved_bank = moved_bank = MuxAdd(BANK_BITS)
+        m.submodules.moved = moved = MuxAdd(ADDR_BITS)
+        m.d.comb += [
+            Cat(wrap.inputs).eq(wraps),
+            wrap.sel.eq(chosen.pointer.bank),
+            moved_bank.a.eq(chosen.pointer.bank),
+            moved_bank.c.eq(chosen.delta.bank),
+            moved_bank.d.eq(wrapped_bank),
+            moved_bank.sel.eq(wrap.o),
+            moved.a.eq(chosen.delta.addr),
+            moved.d.eq(chosen.pixel),
+            moved.sel.eq(wrap.o),
+        ]
         half = Signal(POINTER, reset_less=True)
         names = ("half_delta", "half_bound", "half_span")
         half_delta, half_bound, half_span = (Signal(ADDR_BITS, name=name, reset_less=True) for name in names)
         starting, landing = Signal(), Signal()
         target = delayed(m, turn, 2, name="target")
-        m.submodules.moved = moved = MuxAdd(ADDR_BITS)
-        m.d.comb += [
-            moved.a.eq(delta.addr),
-            moved.d.eq(pixel),
-            moved.sel.eq(bank_carry(pointer.bank, delta.bank, pixels=pixels)),
-        ]
         m.d.sync += [
-            half.bank.eq(bank_sum(pointer.bank, delta.bank, pixels=pixels)),
-            half.addr.eq(pointer.addr),
+            half.bank.eq(moved_bank.o),
+            half.addr.eq(chosen.pointer.addr),
             half_delta.eq(moved.o),
             # At or above a limit that is not 0 = above the limit less 1, modulo 2**14.
-            half_bound.eq(limit - 1),
-            half_span.eq(span),
+            half_bound.eq(chosen.limit - 1),
+            half_span.eq(chosen.span),
             starting.eq(~turn[2] & ((turn != 0) | self.next)),
             landing.eq(starting),
         ]

@@ -10,9 +10,9 @@ from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
 from tercel.hw.config import Config
 from tercel.hw.local_register import local
 
-DECISIONS = data.StructLayout({"advance": 1, "tile": 1, "residual": 1, "restart": 1})
-"""What happens in a cycle. ``advance``: to the next step; ``tile``: and from the last one of a tile; ``residual``: a residual word;
-``restart``: to the first step of the coming row, the only one without a current step."""
+DECISIONS = data.StructLayout({"running": 1, "advance": 1, "tile": 1, "residual": 1, "restart": 1})
+"""What happens in a cycle. ``running``: there is a current step; ``advance``: to the next step; ``tile``: and from the last one of a
+tile; ``residual``: a residual word; ``restart``: to the first step of the coming row, never with ``running``."""
 
 COPIES = ("feeder", "loops", "input_walk", "tile_walk", "addresses")
 """Who has the decisions in registers of their own."""
@@ -50,7 +50,7 @@ class StepControl(Component):
     residual_word : Out
         Number of the current residual word.
     decisions : Out
-        What happens, once for each of ``COPIES``.
+        What happens, once for each of ``COPIES``; without reset, but 0 a few cycles into one.
     """
 
     def __init__(self, config: Config) -> None:
@@ -77,7 +77,7 @@ class StepControl(Component):
         )
 
     def elaborate(self, platform):
-        """The next values of all that a step waits for, and from them the decisions. No reset: they are 0 behind that of ``running``."""
+        """The next values of all that a step waits for, and from them the decisions."""
         m = Module()
         coming = Signal(DECISIONS)
         m.d.comb += [self.decisions[name].eq(local(m, coming, name=name)) for name in COPIES]
@@ -91,6 +91,7 @@ class StepControl(Component):
             next_running.eq(~self.stopped & (now.restart | (self.running & ~self.row_ends))),
             next_final.eq(Mux(now.advance, self.final_comes, self.final)),
             held.eq(pending | ~self.free_comes),
+            coming.running.eq(next_running),
             coming.advance.eq(next_running & ends & ~(next_final & held)),
             coming.tile.eq(next_running & ends & next_final & ~held),
             coming.residual.eq(next_running & next_final & pending),
