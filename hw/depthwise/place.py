@@ -73,6 +73,12 @@ class Placement(wiring.Component):
         # The next row's pointer takes two cycles, beside the words.
         summed_place, next_place = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True)
         fresh, summed, ready = (Signal(name=name, reset_less=True) for name in ("fresh", "summed", "ready"))
+        pointed = ready | summed
+        # Known a cycle ahead: the next word's place is there.
+        placed = Signal()
+        m.d.sync += placed.eq(
+            Mux(self.begin | accept, ~xs.then_end | (pointed & ~xs.end & ~self.begin), running & ~self.finished & (~xs.end | pointed))
+        )
         m.submodules.down = down = PointerAdd(config)
         m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.addr.eq(i.out_row_addr), down.pixel.eq(i.out_pixel)]
         m.d.sync += [
@@ -101,7 +107,7 @@ class Placement(wiring.Component):
             relay.i.p.data.eq(queue.o.payload),
             relay.i.p.last.eq(xs.end & rows.end & groups.end),
             relay.i.p.over.eq(over),
-            relay.i.valid.eq(running & queue.o.valid & (~xs.end | ready)),
+            relay.i.valid.eq(placed & queue.o.valid),
             accept.eq(relay.i.valid & relay.i.ready),
             queue.o.ready.eq(accept),
             xs.step.eq(accept),
