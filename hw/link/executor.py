@@ -14,7 +14,7 @@ from tercel.hw.link.request import HEADER_LAYOUT
 class Executor(Component):
     """Decides whether a request is carried out, does it, and says what to answer.
 
-    Takes 2 cycles a byte to write or one a byte to read, and 3 cycles and an access of the bus a word.
+    Takes 2 cycles a byte to write or one a byte to read, and 4 cycles and an access of the bus a word.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class Executor(Component):
                 m.d.comb += master.start.eq(1)
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(~writes):
+                with m.If(~writes & ~master.done):
                     m.d.sync += word.eq(master.data_r)
                 with m.If(master.done):
                     m.next = "SPREAD"
