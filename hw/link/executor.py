@@ -102,15 +102,15 @@ class Executor(Component):
         bad = Signal()
         new = Signal()
         repeated = Signal()
-        ahead = Signal(16)
+        ahead = Signal(16, reset_less=True)
         m.d.comb += [
             known.eq((command[3:] == 0) & (command[1] ^ in_memory)),
             unaligned.eq(((header.address | header.count) & last_byte).any()),
             # More than the buffer's size, which is a power of two, without a subtraction.
             too_many.eq((header.count >> addr_bits != 0) & (header.count != self._payload_bytes)),
-            ahead.eq(header.sequence - self.last_sequence),
         ]
         m.d.sync += [
+            ahead.eq(header.sequence - self.last_sequence),
             bad.eq(~known | unaligned | (header.count == 0) | too_many | (self.length != Mux(writes, header.count, 0))),
             new.eq(ahead == 1),
             repeated.eq(ahead == 0),
