@@ -92,7 +92,8 @@ class Csr(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Cycle 0: decode; cycle 1: write, and read the counter memory; cycle 3: select what is read; cycle 4: acknowledge.
+        """Cycle 0: decode; cycle 1: write, and read the counter memory; cycle 2: select a register; cycle 3: that, or a counter; cycle 4:
+        acknowledge.
 
         The bus comes from afar and holds until the acknowledge.
         """
@@ -140,14 +141,21 @@ class Csr(Component):
             **settings,
         }
         page = adr[:4]
-        selected = Signal(32)
+        selected = Signal(32, reset_less=True)
+        in_page = Signal(reset_less=True)
+        is_counter = Signal(reset_less=True)
+        m.d.sync += [
+            selected.eq(0),
+            in_page.eq(adr[4:] == 0),
+            is_counter.eq((adr >= first_counter) & (adr < first_counter + self._counter_count)),
+        ]
         with m.Switch(page):
             for name, value in readable.items():
                 with m.Case(ADDRESSES[name] // 4):
-                    m.d.comb += selected.eq(value)
+                    m.d.sync += selected.eq(value)
         m.d.sync += bus.dat_r.eq(0)
-        with m.If(adr[4:] == 0):
+        with m.If(in_page):
             m.d.sync += bus.dat_r.eq(selected)
-        with m.Elif((adr >= first_counter) & (adr < first_counter + self._counter_count)):
+        with m.Elif(is_counter):
             m.d.sync += bus.dat_r.eq(self.counter_data)
         return m

@@ -59,6 +59,9 @@ class Dispatcher(Component):
 
         opcode = instruction[:4]
         target = Signal(Engine, reset_less=True)
+        halts = Signal(reset_less=True)
+        faulty = Signal(reset_less=True)
+        m.d.sync += [halts.eq(opcode == Opcode.HALT), faulty.eq(self.i.p.fault != Fault.NONE)]
         with m.Switch(opcode):
             with m.Case(Opcode.SYNC):
                 m.d.sync += target.eq(data.View(LAYOUTS[Opcode.SYNC], instruction[: LAYOUTS[Opcode.SYNC].size]).engine)
@@ -69,26 +72,32 @@ class Dispatcher(Component):
         fault_code = Signal(4, reset_less=True)
         offered = Signal()
         queues = {engine: getattr(self, engine.name.lower()) for engine in Engine}
-        for queue in queues.values():
+        # In JUDGE: what the item goes to, were it not for the verdict, which comes last.
+        may_enter = {engine: Signal(name=f"may_enter_{engine.name.lower()}", reset_less=True) for engine in queues}
+        for engine, queue in queues.items():
             m.d.comb += queue.payload.eq(self.i.p.index)
+            m.d.sync += may_enter[engine].eq(0)
             with m.If(queue.valid & queue.ready):
                 m.d.comb += self.i.ready.eq(1)
                 m.d.sync += queue.valid.eq(0)
+            with m.If(may_enter[engine] & (checks.code == Fault.NONE)):
+                m.d.sync += queue.valid.eq(1)
         m.d.comb += self.blocked.eq(offered & ~self.i.ready)
+        # An item with a fault stays, and so does the verdict on it.
+        m.d.sync += fault_code.eq(Mux(faulty, self.i.p.fault, checks.code))
 
         with m.FSM():
             with m.State("WAIT"), m.If(self.i.valid):
                 m.next = "CHECK"
             with m.State("CHECK"):
+                m.d.sync += [may_enter[engine].eq(~faulty & ~halts & (target == engine)) for engine in queues]
                 m.next = "JUDGE"
             with m.State("JUDGE"):
-                m.d.sync += fault_code.eq(Mux(self.i.p.fault != Fault.NONE, self.i.p.fault, checks.code))
-                with m.If((self.i.p.fault != Fault.NONE) | (checks.code != Fault.NONE)):
+                with m.If(faulty | (checks.code != Fault.NONE)):
                     m.next = "FAULT"
-                with m.Elif(opcode == Opcode.HALT):
+                with m.Elif(halts):
                     m.next = "HALT"
                 with m.Else():
-                    m.d.sync += [queue.valid.eq(target == engine) for engine, queue in queues.items()]
                     m.next = "OFFER"
             with m.State("OFFER"):
                 m.d.comb += offered.eq(1)

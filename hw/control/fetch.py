@@ -10,6 +10,9 @@ from tercel.hw.interfaces import MemoryReadSignature, beat_addr_bits
 from tercel.hw.isa import INSTRUCTION_BYTES, Fault
 from tercel.hw.load_increment import LoadIncrement
 
+_PART_BITS = 16
+"""Bits of a beat that are looked at in one piece."""
+
 
 def fetched_layout(config: Config) -> data.StructLayout:
     """The index in the program of an instruction, and the fault that there is in its place (``Fault.NONE``: it is good).
@@ -80,6 +83,10 @@ class Fetch(Component):
         m = Module()
         beats = INSTRUCTION_BYTES // self._config.memory_width
         nonzero = Signal(beats, reset_less=True)
+        coming = self.memory.data
+        # In two steps: a beat is too wide for one.
+        parts = delayed(m, Cat(coming[low : low + _PART_BITS].any() for low in range(0, len(coming), _PART_BITS)), 1, name="parts")
+        arrived = delayed(m, self.memory.valid, 1, name="arrived")
         index = Signal(16)
         fault = Signal(4)
         requested = Signal(range(max(2, beats)))
@@ -105,10 +112,12 @@ class Fetch(Component):
             m.d.sync += beat_addr.eq(increment.o)
         with m.If(requesting):
             m.d.sync += requested.eq(requested + 1)
-        bits = delayed(m, self.memory.data, 1, name="bits")
+        bits = delayed(m, coming, 1, name="bits")
+        with m.If(arrived):
+            m.d.sync += nonzero.eq(Cat(nonzero[1:], parts.any()))
         m.d.comb += [self.beat.valid.eq(self.memory.valid), self.beat.number.eq(received), self.beat.data.eq(bits)]
         with m.If(self.memory.valid):
-            m.d.sync += [received.eq(received + 1), nonzero.eq(Cat(nonzero[1:], self.memory.data.any()))]
+            m.d.sync += received.eq(received + 1)
             with m.If((fault == Fault.NONE) & self.memory.err):
                 m.d.sync += fault.eq(Mux(self.memory.timeout, Fault.BUS_TIMEOUT, Fault.BUS_ERROR))
 

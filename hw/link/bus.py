@@ -33,11 +33,11 @@ class BusMaster(Component):
     we : In(1), data_w : In(...)
         Of a write, in the highest bytes.
     done : Out(1)
-        The access has ended, 2 cycles after ``start`` at the earliest.
+        The access has ended: the cycle after its answer, 3 cycles after ``start`` at the earliest.
     data_r : Out(...)
-        What was read, in the lowest bytes; with ``done``.
+        What was read, in the lowest bytes; in the cycle before ``done``.
     err, timeout : Out(1)
-        It has ended because it was refused, or never answered; without both, well.
+        With ``done``: it has ended because it was refused, or never answered; without both, well.
     memory, csr : Out(WishboneSignature(...))
         The buses: pipelined; slaves that stall until they acknowledge may be connected too. All bytes are selected.
     """
@@ -63,7 +63,7 @@ class BusMaster(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """``cyc`` for the whole access, ``stb`` until it is accepted."""
+        """``cyc`` for the whole access, ``stb`` until it is accepted. Answers come late in a cycle: how it ended is in registers."""
         m = Module()
         memory, csr = self.memory, self.csr
         waited = Signal(range(self._timeout_cycles))
@@ -71,6 +71,8 @@ class BusMaster(Component):
         asking = Signal()
         answered = Signal()
         expired = Signal()
+        ends = Signal()
+        refused = Mux(self.in_memory, memory.err, csr.err)
         for bus, width, mine in ((memory, self._memory_width, self.in_memory), (csr, CSR_BYTES, ~self.in_memory)):
             m.d.comb += [
                 bus.cyc.eq(active & mine),
@@ -82,16 +84,14 @@ class BusMaster(Component):
             ]
         m.d.comb += [
             self.data_r.eq(Mux(self.in_memory, memory.dat_r, csr.dat_r)),
-            self.err.eq(active & Mux(self.in_memory, memory.err, csr.err)),
             answered.eq(active & Mux(self.in_memory, memory.ack | memory.err, csr.ack | csr.err)),
             expired.eq(active & (waited == self._timeout_cycles - 1)),
-            self.timeout.eq(expired & ~answered),
-            self.done.eq(answered | expired),
+            ends.eq(answered | expired),
         ]
-        m.d.sync += waited.eq(waited + 1)
-        with m.If(~Mux(self.in_memory, memory.stall, csr.stall) | self.done):
+        m.d.sync += [waited.eq(waited + 1), self.done.eq(ends), self.err.eq(refused), self.timeout.eq(~answered)]
+        with m.If(~Mux(self.in_memory, memory.stall, csr.stall) | ends):
             m.d.sync += asking.eq(0)
-        with m.If(self.done):
+        with m.If(ends):
             m.d.sync += active.eq(0)
         with m.If(self.start):
             m.d.sync += [active.eq(1), asking.eq(1), waited.eq(0)]

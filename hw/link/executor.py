@@ -14,7 +14,7 @@ from tercel.hw.link.request import HEADER_LAYOUT
 class Executor(Component):
     """Decides whether a request is carried out, does it, and says what to answer.
 
-    Takes 2 cycles a byte to write or one a byte to read, and 3 cycles and an access of the bus a word.
+    Takes 2 cycles a byte to write or one a byte to read, and 4 cycles and an access of the bus a word.
 
     Parameters
     ----------
@@ -102,15 +102,15 @@ class Executor(Component):
         bad = Signal()
         new = Signal()
         repeated = Signal()
-        ahead = Signal(16)
+        ahead = Signal(16, reset_less=True)
         m.d.comb += [
             known.eq((command[3:] == 0) & (command[1] ^ in_memory)),
             unaligned.eq(((header.address | header.count) & last_byte).any()),
             # More than the buffer's size, which is a power of two, without a subtraction.
             too_many.eq((header.count >> addr_bits != 0) & (header.count != self._payload_bytes)),
-            ahead.eq(header.sequence - self.last_sequence),
         ]
         m.d.sync += [
+            ahead.eq(header.sequence - self.last_sequence),
             bad.eq(~known | unaligned | (header.count == 0) | too_many | (self.length != Mux(writes, header.count, 0))),
             new.eq(ahead == 1),
             repeated.eq(ahead == 0),
@@ -161,7 +161,7 @@ class Executor(Component):
                 m.d.comb += master.start.eq(1)
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(~writes):
+                with m.If(~writes & ~master.done):
                     m.d.sync += word.eq(master.data_r)
                 with m.If(master.done):
                     m.next = "SPREAD"

@@ -5,6 +5,7 @@ from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.delay import delayed
 from tercel.hw.sdram.beat import BeatGeometry
 from tercel.hw.up_down import up_down
 
@@ -85,7 +86,19 @@ class BeatQueue(Component):
         with m.If(load):
             m.d.sync += [self.transfer.valid.eq(1), transfer.eq(data["head"]), pointer["head"].eq(pointer["head"] + 1)]
 
+        # Beats come and leave late in a cycle: they are counted in the next one, and only the last free place is watched in this one.
         inside = Signal(range(DEPTH + 1))
-        up_down(m, inside, up=take, down=load)
-        m.d.comb += self.i.ready.eq(~inside[-1])
+        took, loaded = delayed(m, take, 1, name="took", reset_less=False), delayed(m, load, 1, name="loaded", reset_less=False)
+        up_down(m, inside, up=took, down=loaded)
+        one_free = Signal()
+        full = Signal()
+        m.d.comb += [
+            one_free.eq(
+                ((inside == DEPTH - 2) & took & ~loaded)
+                | ((inside == DEPTH - 1) & (took == loaded))
+                | ((inside == DEPTH) & ~took & loaded)
+            ),
+            self.i.ready.eq(~full),
+        ]
+        m.d.sync += full.eq((full | (one_free & take)) & ~load)
         return m
