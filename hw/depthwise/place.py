@@ -21,7 +21,8 @@ class Placement(wiring.Component):
 
     ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come the cycle after
     ``credit``.
-    ``begin`` starts an instruction, whose fields hold until ``finished``, the cycle after the one in which its last word is accepted.
+    ``begin`` starts an instruction, whose fields hold from the cycle before until ``finished``, the cycle after the one in which its last
+    word is accepted.
     A word past its scratchpad is not offered, nor any after it: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the
     relay's registers and ``finished``.
     """
@@ -60,10 +61,13 @@ class Placement(wiring.Component):
         m.d.comb += [start.bank.eq(i.out_bank), start.addr.eq(i.out_addr)]
         m.submodules.x = xs = Countdown(12)
         m.submodules.row = rows = Countdown(10)
+        # The instruction is there a cycle before ``begin``.
+        x_last, row_last = Signal(12, reset_less=True), Signal(10, reset_less=True)
+        m.d.sync += [x_last.eq(Mux(vector, 0, i.out_width)), row_last.eq(Mux(vector, 0, i.rows))]
         m.submodules.group = groups = Countdown(10)
         m.d.comb += [
-            xs.last.eq(Mux(vector, 0, i.out_width)),
-            rows.last.eq(Mux(vector, 0, i.rows)),
+            xs.last.eq(x_last),
+            rows.last.eq(row_last),
             groups.last.eq(i.groups),
             *(loop.start.eq(self.begin) for loop in (xs, rows, groups)),
         ]

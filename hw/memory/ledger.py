@@ -27,7 +27,7 @@ class Ledger(Component):
     landed : In(1)
         The last write of the oldest instruction that had not landed yet lands in this cycle.
     failed : In(4)
-        The fault of the oldest instruction that has not landed, held; ``Fault.NONE`` if it has none.
+        The fault of the oldest instruction that has not landed, held; ``Fault.NONE`` if it has none. Nothing lands beside a fault.
     events : In(events)
         One bit of them is 1; passed on while busy.
     """
@@ -44,11 +44,13 @@ class Ledger(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """A queue of entries and a counter of those that have landed."""
+        """A queue of entries and a counter of those that landed before the cycle before."""
         m = Module()
         engine = self.engine
         m.submodules.entries = entries = SyncFIFO(width=DONE_LAYOUT.size, depth=IN_FLIGHT_MAX)
+        # A landing is known late, and counted a cycle later.
         landed = Signal(range(IN_FLIGHT_MAX + 1))
+        landing = Signal()
         finish = Signal()
         move = Signal(MOVE_LAYOUT)
         entry = Signal(DONE_LAYOUT)
@@ -61,17 +63,18 @@ class Ledger(Component):
             self.move.valid.eq(engine.start.valid & entries.w_rdy),
             engine.start.ready.eq(self.move.ready & entries.w_rdy),
             entries.w_en.eq(engine.start.valid & self.move.ready),
-            engine.done.valid.eq(landed != 0),
+            engine.done.valid.eq(landing | (landed != 0)),
             engine.done.payload.eq(entries.r_data),
             finish.eq(engine.done.valid & engine.done.ready),
             entries.r_en.eq(finish),
             engine.idle.eq(~entries.r_rdy),
         ]
-        up_down(m, landed, up=self.landed, down=finish)
+        m.d.sync += landing.eq(self.landed)
+        up_down(m, landed, up=landing, down=finish)
         # Code and index mean something only with ``fault_valid``, and it takes long to know that.
         with m.If(~engine.fault_valid):
             m.d.sync += [engine.fault_code.eq(self.failed), engine.fault_index.eq(engine.done.p.index)]
-            with m.If(entries.r_rdy & (landed == 0) & ~self.landed & (self.failed != Fault.NONE)):
+            with m.If(entries.r_rdy & ~engine.done.valid & (self.failed != Fault.NONE)):
                 m.d.sync += engine.fault_valid.eq(1)
         with m.If(~engine.idle & ~engine.fault_valid):
             m.d.comb += engine.events.eq(self.events)

@@ -88,8 +88,9 @@ class MemoryPort(Component):
             room.eq(beats.i.ready & ~outstanding[OUTSTANDING_MAX.bit_length() - 1]),
             store_wins.eq(self.store.request.valid & (store_turn | ~self.load.request.valid)),
             self.fetch.request.ready.eq(room),
-            self.load.request.ready.eq(room & ~self.fetch.request.valid & ~store_wins),
-            self.store.request.ready.eq(room & ~self.fetch.request.valid & store_wins),
+            # Whose request is not valid need not be told the truth: his own ``valid`` does not come back to him.
+            self.load.request.ready.eq(room & ~self.fetch.request.valid & ~(self.store.request.valid & store_turn)),
+            self.store.request.ready.eq(room & ~self.fetch.request.valid & (store_turn | ~self.load.request.valid)),
             client.eq(Mux(self.fetch.request.valid, FETCH, Mux(store_wins, STORE, LOAD))),
             grant.eq(room & (self.fetch.request.valid | self.load.request.valid | self.store.request.valid)),
             beats.i.valid.eq(grant),

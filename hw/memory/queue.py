@@ -38,14 +38,18 @@ class Queue(Component):
         oldest = Signal.like(write.addr)
         # The ring itself is never full: its oldest item leaves at once when the output register is free.
         stored = Signal()
+        free = Signal()
         fetch = Signal()
         m.d.comb += [
             stored.eq(write.addr != oldest),
             self.empty.eq(~stored & ~self.o.valid),
-            write.en.eq(self.i.valid),
+            # Whether an item comes, and whether one is stored, is known late, and moves only the ends of the ring: what is written where
+            # nothing is stored is written over, and what is read there is not valid.
+            write.en.eq(1),
             write.data.eq(self.i.payload),
-            fetch.eq(stored & (~self.o.valid | self.o.ready)),
-            self.o.payload.eq(block_read(m, storage, en=fetch, addr=oldest, name="head")),
+            free.eq(~self.o.valid | self.o.ready),
+            fetch.eq(stored & free),
+            self.o.payload.eq(block_read(m, storage, en=free, addr=oldest, name="head")),
         ]
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)

@@ -147,7 +147,7 @@ class StoreEngine(Component):
             beats.i.p.addr.eq(place.addr),
             beats.i.p.data.eq(word[:beat_bits]),
             beats.i.p.last.eq(place.last),
-            beats.o.ready.eq(beat),
+            beats.o.ready.eq(self.memory.request.ready & ~refuses),
             self.memory.request.valid.eq(beats.o.valid & ~refuses),
             self.memory.request.payload.eq(beats.o.payload),
             beat.eq(self.memory.request.valid & self.memory.request.ready),

@@ -112,14 +112,18 @@ class Walk(Component):
         last_beat, last_group, last_pixel, last_row = (
             Signal(name=name, init=1) for name in ("last_beat", "last_group", "last_pixel", "last_row")
         )
+        # A row may end: the next one's pointer is ready, or is not needed. A register, as everything waits for it.
+        row_open = Signal(reset_less=True)
         take_row = Signal()
-        next_row_ready = Signal()
+        next_row_made = Signal()
+        more = Signal()
         m.d.comb += [
             row_end.eq(last_beat & last_group & last_pixel),
             end.eq(last_group & last_pixel & last_row),
-            finish.eq(move & last_beat & end),
+            more.eq(~(last_beat & end)),
+            finish.eq(move & ~more),
             take_row.eq(setup | (move & row_end)),
-            offered.eq(running & (next_row_ready | linear | last_row | ~row_end)),
+            offered.eq(running & (row_open | ~row_end)),
         ]
         with m.If(finish):
             m.d.sync += running.eq(0)
@@ -128,20 +132,25 @@ class Walk(Component):
                 with m.Case(space):
                     m.d.comb += beats.eq(word_beats(config, space=space) - 1)
         if word_beats_most > 1:
-            self._countdown(m, "beat", beats, last=last_beat, setup=setup, step=move & ~finish)
+            self._countdown(m, "beat", beats, last=last_beat, setup=setup, step=move & more)
         else:
             m.d.comb += last_beat.eq(1)
-        for name, count, last, step in (
-            ("group", fields.groups, last_group, move & last_beat),
-            ("pixel", fields.pixels, last_pixel, move & last_beat & last_group),
-            ("row", fields.rows, last_row, move & row_end),
+        # ``move`` comes late, behind all the rest.
+        for name, count, last, steps in (
+            ("group", fields.groups, last_group, last_beat),
+            ("pixel", fields.pixels, last_pixel, last_beat & last_group),
         ):
-            self._countdown(m, name, count, last=last, setup=setup, step=step & ~finish)
+            self._countdown(m, name, count, last=last, setup=setup, step=move & (steps & more))
+        then_last_row = self._countdown(m, "row", fields.rows, last=last_row, setup=setup, step=move & (row_end & more))
+        with m.If(next_row_made):
+            m.d.sync += row_open.eq(1)
+        with m.If(take_row):
+            m.d.sync += row_open.eq(linear | then_last_row)
 
         adr = self._memory_address(m, take_row=take_row, memory_row=fields.memory_row, setup=setup, move=move, row_end=row_end)
         bank, addr = self._word_pointer(
             m, fields, platform, linear=linear, record=record, setup=setup, take_row=take_row, move_word=move & last_beat,
-            last_group=last_group, row_end=row_end, next_row_ready=next_row_ready,
+            last_group=last_group, row_end=row_end, next_row_made=next_row_made,
         )  # fmt: skip
 
         first = Signal()
@@ -170,16 +179,19 @@ class Walk(Component):
         return space >= Space.WEIGHT if max(self._spaces) >= Space.WEIGHT else Const(0)
 
     @staticmethod
-    def _countdown(m: Module, name: str, count, *, last, setup, step) -> None:
+    def _countdown(m: Module, name: str, count, *, last, setup, step) -> Signal:
         """A counter of the steps that remain; ``last``, a register, while there are none, and then the next step starts it again.
 
-        It is 0 whenever it is loaded, so that loading is an addition and takes no multiplexer.
+        It is 0 whenever it is loaded, so that loading is an addition and takes no multiplexer. Returns what ``last`` becomes with
+        ``setup`` or ``step``.
         """
         left = Signal(len(count), name=f"{name}_left")
         m.submodules[f"{name}_counter"] = adder = MuxAdd(len(count))
-        m.d.comb += [adder.a.eq(left), adder.c.eq(~0), adder.d.eq(count), adder.sel.eq(last)]
+        then_last = Signal(name=f"then_last_{name}")
+        m.d.comb += [adder.a.eq(left), adder.c.eq(~0), adder.d.eq(count), adder.sel.eq(last), then_last.eq(adder.o == 0)]
         with m.If(setup | step):
-            m.d.sync += [left.eq(adder.o), last.eq(adder.o == 0)]
+            m.d.sync += [left.eq(adder.o), last.eq(then_last)]
+        return then_last
 
     def _memory_address(self, m: Module, *, take_row, memory_row, setup, move, row_end) -> Signal:
         """The address of a beat. The next row's address is kept ready; between instructions it follows the one that is offered."""
@@ -202,7 +214,7 @@ class Walk(Component):
             m.d.sync += adr.eq(increment.o)
         return adr
 
-    def _word_pointer(self, m, fields, platform, *, linear, record, setup, take_row, move_word, last_group, row_end, next_row_ready):
+    def _word_pointer(self, m, fields, platform, *, linear, record, setup, take_row, move_word, last_group, row_end, next_row_made):
         """Bank (tap) and address of a word. The next row's pointer is made in three steps while a row is walked."""
         pixels = self._config.pixels
         row_bank = Signal(BANK_BITS, reset_less=True)
@@ -213,7 +225,7 @@ class Walk(Component):
         carry = Signal()
         m.d.comb += [
             carry.eq(table(bank_sum, lambda value: value >= pixels)),
-            next_row_ready.eq(step == 3),
+            next_row_made.eq(step == 2),
             row_adder.a.eq(row_addr),
             row_adder.c.eq(fields.spad_row_addr),
             row_adder.d.eq(fields.spad_pixel),
