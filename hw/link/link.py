@@ -9,7 +9,7 @@
 One request at a time: while one is carried out and answered nothing is received.
 """
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
@@ -97,6 +97,16 @@ class Link(Component):
         write = buffer.write_port()
         read = block_read(m, buffer, en=1, addr=Mux(executor.answer, answer.buffer_addr, executor.buffer_addr), name="buffer_byte")
 
+        # What has come, and whether its checksum is right, waits a cycle for those who look at all of it; bytes are 40 apart or more.
+        begins, valid, ends, matches = (Signal(name=name) for name in ("begins", "valid", "ends", "matches"))
+        received = Signal(8, reset_less=True)
+        m.d.sync += [
+            begins.eq(frame_receiver.begin),
+            valid.eq(frame_receiver.valid),
+            ends.eq(frame_receiver.end),
+            received.eq(frame_receiver.data),
+            matches.eq(crc.match),
+        ]
         connect(m, uart_receiver.o, frame_receiver.i)
         connect(m, answer.o, frame_transmitter.i)
         connect(m, frame_transmitter.o, uart_transmitter.i)
@@ -106,17 +116,17 @@ class Link(Component):
             uart_receiver.pin.eq(self.rx),
             self.tx.eq(uart_transmitter.pin),
             frame_receiver.enable.eq(~executor.busy),
-            frame_receiver.crc_match.eq(crc.match),
+            frame_receiver.crc_match.eq(matches),
             frame_transmitter.crc_busy.eq(crc.busy),
             frame_transmitter.crc_byte.eq(crc.byte),
-            crc.clear.eq(frame_receiver.begin | frame_transmitter.crc_clear),
-            crc.add.eq(frame_receiver.valid | frame_transmitter.crc_add),
+            crc.clear.eq(begins | frame_transmitter.crc_clear),
+            crc.add.eq(valid | frame_transmitter.crc_add),
             crc.drop.eq(frame_transmitter.crc_drop),
-            crc.data.eq(Mux(executor.busy, answer.o.p.data, frame_receiver.data)),
-            request.begin.eq(frame_receiver.begin),
-            request.valid.eq(frame_receiver.valid),
-            request.data.eq(frame_receiver.data),
-            request.end.eq(frame_receiver.end),
+            crc.data.eq(Mux(executor.busy, answer.o.p.data, received)),
+            request.begin.eq(begins),
+            request.valid.eq(valid),
+            request.data.eq(received),
+            request.end.eq(ends),
             executor.request.eq(request.request),
             executor.header.eq(request.header),
             executor.length.eq(request.length),
