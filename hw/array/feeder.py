@@ -127,12 +127,12 @@ class Feeder(Component):
         decisions = control.decisions
         now, residual = decisions.feeder, decisions.addresses.residual
         running, issue = control.running, control.issue
-        last_tile = last.output_group & last.tile & last.row
-        last_row_ends = control.row_ends & last.row
+        last_row_ends = now.tile & loops.end
         m.d.comb += [
             control.fields.eq(fields),
             control.active.eq(active),
-            control.last.eq(last),
+            control.row_end.eq(loops.row_end),
+            control.end.eq(loops.end),
             control.final.eq(loops.final),
             control.final_comes.eq(loops.coming),
             control.free_comes.eq(timer.coming),
@@ -153,7 +153,7 @@ class Feeder(Component):
 
         m.d.comb += [
             loops.fields.eq(fields),
-            loops.load.eq(loaded),
+            loops.load.eq(local(m, settled, name="loops_load")),
             loops.advance.eq(decisions.loops.advance),
             loops.tile.eq(decisions.loops.tile),
             rows.start.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
@@ -179,7 +179,7 @@ class Feeder(Component):
             tile_walk.residual_advance.eq(decisions.tile_walk.residual),
             timer.fields.eq(fields),
             timer.tile.eq(now.tile),
-            timer.end.eq(last_tile),
+            timer.end.eq(loops.end),
         ]
 
         # The token of a step, a sub-cycle or a residual word.
@@ -240,7 +240,7 @@ class Feeder(Component):
             descriptor.count.eq(tile_walk.count),
             descriptor.parameter_addr.eq(tile_walk.parameter_addr),
             descriptor.threshold_addr.eq(tile_walk.threshold_addr),
-            descriptor.end.eq(last_tile),
+            descriptor.end.eq(loops.end),
             descriptor.last.eq(stages[2].last),
             descriptor.take.eq(stages[LATENCY - 1].last),
         ]
