@@ -100,10 +100,16 @@ class BankAddress(Component):
         # Stage 2: the pixels at columns low <= c < high from pixel 0 are read.
         residual_2 = delayed(m, residual_1, 1, name="residual_late")
         low_2, high_2 = Signal(reach_bits, reset_less=True), Signal(reach_bits, reset_less=True)
-        before, room = self._saturated(before_1, reach_bits), self._saturated(room_1, reach_bits)
+        # The comparison does not wait for the room to be limited: where it is less than the cap, only its sign matters.
+        short, by_cap, by_room = Signal(), Signal(), Signal()
+        m.d.comb += [
+            short.eq(room_1 < cap_1),
+            by_cap.eq(residual_1 | (visible_1 & ~short)),
+            by_room.eq(~residual_1 & visible_1 & short & ~room_1[-1]),
+        ]
         m.d.sync += [
-            low_2.eq(Mux(residual_1, 0, before)),
-            high_2.eq(Mux(residual_1, cap_1, Mux(visible_1, Mux(room < cap_1, room, cap_1), 0))),
+            low_2.eq(Mux(residual_1, 0, self._saturated(before_1, reach_bits))),
+            high_2.eq(Mux(by_cap, cap_1, Mux(by_room, room_1[:reach_bits], 0))),
         ]
 
         # Stage 3: by distance from the bank of pixel 0, whether its pixel is read and how many times it went round the banks.

@@ -11,6 +11,7 @@ from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
+from tercel.hw.local_register import local
 from tercel.hw.wide_mux import WideMux
 
 LATENCY = ADDRESS_LATENCY + 4
@@ -26,7 +27,7 @@ class Crossbar(Component):
     Members
     -------
     fields : In
-        The instruction, from the sixth cycle after its first input to the seventh after the last.
+        The instruction, from the fifth cycle after its first input to the seventh after the last.
     bank, out_bank : In
         Banks of pixel 0 of the input and of the output: row r computes pixel (r - out_bank) mod P.
     stride : In(2), sub_cycle : In, residual : In(1)
@@ -94,12 +95,13 @@ class Crossbar(Component):
         data_6 = delayed(m, self.data, 1, name="data")
         take_6 = self._rows_of_sub_cycle(m)
 
-        padding = self.fields.z_in[:8].replicate(lanes)
+        # What stands for a pixel that was not read, for each row: its wire crosses all lanes.
+        z_in = [local(m, self.fields.z_in, name=f"z_in_{row}") for row in range(pixels)]
         codes_7 = [Signal(8 * lanes, name=f"codes_{row}", reset_less=True) for row in range(pixels)]
         outside_7 = Signal(pixels, reset_less=True)
         for row in range(pixels):
             m.submodules[f"word_{row}"] = word = WideMux(width=8 * lanes, count=pixels + 1)
-            m.d.comb += [word.sel.eq(select_6[row]), word.inputs[pixels].eq(padding)]
+            m.d.comb += [word.sel.eq(select_6[row]), word.inputs[pixels].eq(z_in[row][:8].replicate(lanes))]
             m.d.comb += [word.inputs[bank].eq(data_6[bank]) for bank in range(pixels)]
             with m.If(take_6[row]):
                 m.d.sync += [
@@ -109,7 +111,7 @@ class Crossbar(Component):
 
         residual_6 = delayed(m, self.residual, 6, name="residual")
         tail_6 = delayed(m, self.tail, 6, name="tail")
-        extends_7, ninth_outside = Signal(reset_less=True), self.fields.z_in[8]
+        extends_7 = Signal(reset_less=True)
         acts = Signal(self.acts.shape(), reset_less=True)
         m.d.comb += self.acts.eq(acts)
         m.d.sync += extends_7.eq(Mux(residual_6, self.fields.res_signed, self.fields.in_signed))
@@ -118,7 +120,7 @@ class Crossbar(Component):
             m.d.sync += unused.eq(tail_6 & (self.fields.last_lanes < lane))
             for row in range(pixels):
                 code = codes_7[row].word_select(lane, 8)
-                ninth = Mux(outside_7[row], ninth_outside, extends_7 & code[7])
+                ninth = Mux(outside_7[row], z_in[row][8], extends_7 & code[7])
                 m.d.sync += acts[row][lane].eq(Cat(code, ninth).as_signed())
                 with m.If(unused):
                     m.d.sync += acts[row][lane].eq(0)

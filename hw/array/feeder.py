@@ -1,6 +1,6 @@
 """The feeder: turns ARRAY instructions into one step of the array per cycle."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -21,6 +21,7 @@ from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import START_LAYOUT, BankReadSignature, LinearReadSignature
 from tercel.hw.isa import Fault
+from tercel.hw.local_register import local
 from tercel.hw.up_down import up_down
 
 EVENTS = ("step", "conflict", "residual", "drain", "start")
@@ -28,6 +29,9 @@ EVENTS = ("step", "conflict", "residual", "drain", "start")
 
 IN_FLIGHT_MAX = 4
 """Instructions from their start to their ``finished``."""
+
+BITS_PER_COPY = 64
+"""Of an instruction in the pipeline that share a register of their enable."""
 
 LATENCY = ACT_LATENCY
 """Cycles from the issue of a step to ``feed``."""
@@ -123,12 +127,12 @@ class Feeder(Component):
         decisions = control.decisions
         now, residual = decisions.feeder, decisions.addresses.residual
         running, issue = control.running, control.issue
-        last_tile = last.output_group & last.tile & last.row
-        last_row_ends = control.row_ends & last.row
+        last_row_ends = now.tile & loops.end
         m.d.comb += [
             control.fields.eq(fields),
             control.active.eq(active),
-            control.last.eq(last),
+            control.row_end.eq(loops.row_end),
+            control.end.eq(loops.end),
             control.final.eq(loops.final),
             control.final_comes.eq(loops.coming),
             control.free_comes.eq(timer.coming),
@@ -149,7 +153,7 @@ class Feeder(Component):
 
         m.d.comb += [
             loops.fields.eq(fields),
-            loops.load.eq(loaded),
+            loops.load.eq(local(m, settled, name="loops_load")),
             loops.advance.eq(decisions.loops.advance),
             loops.tile.eq(decisions.loops.tile),
             rows.start.eq(self.start.payload.instruction[: ARRAY_FIELDS.size]),
@@ -175,7 +179,7 @@ class Feeder(Component):
             tile_walk.residual_advance.eq(decisions.tile_walk.residual),
             timer.fields.eq(fields),
             timer.tile.eq(now.tile),
-            timer.end.eq(last_tile),
+            timer.end.eq(loops.end),
         ]
 
         # The token of a step, a sub-cycle or a residual word.
@@ -201,11 +205,9 @@ class Feeder(Component):
             m.d.sync += stages[cycle + 1].eq(stages[cycle])
         with m.If(faulty | stopped):
             m.d.sync += stages[ADDRESS_LATENCY + 2].eq(0)
-        # Perhaps some cycles before the first token, but no token of the instruction before is in the stages that look at it.
-        with m.If(running & fresh):
-            m.d.sync += early.eq(current)
-        with m.If(stages[ADDRESS_LATENCY + 1].begin):
-            m.d.sync += late.eq(early)
+        # With the first token or before, but when no token of the instruction before is in the stages that look at it any more.
+        self._follow(m, early, current, delayed(m, loaded, 1, name="loaded"), name="early")
+        self._follow(m, late, early, stages[ADDRESS_LATENCY - 1].begin, name="late")
 
         m.d.comb += [
             addresses.fields.eq(fields),
@@ -238,7 +240,7 @@ class Feeder(Component):
             descriptor.count.eq(tile_walk.count),
             descriptor.parameter_addr.eq(tile_walk.parameter_addr),
             descriptor.threshold_addr.eq(tile_walk.threshold_addr),
-            descriptor.end.eq(last_tile),
+            descriptor.end.eq(loops.end),
             descriptor.last.eq(stages[2].last),
             descriptor.take.eq(stages[LATENCY - 1].last),
         ]
@@ -270,3 +272,11 @@ class Feeder(Component):
             *(getattr(self.feed, name).eq(out[name]) for name in ("step", "last", "residual")),
         ]
         return m
+
+    def _follow(self, m: Module, copy, instruction, comes, *, name: str):
+        """``copy`` becomes ``instruction`` at the end of the cycle after ``comes``; an enable for all bits is too long a wire."""
+        bits = Value.cast(instruction)
+        for number, low in enumerate(range(0, len(bits), BITS_PER_COPY)):
+            part = slice(low, min(low + BITS_PER_COPY, len(bits)))
+            with m.If(local(m, comes, name=f"{name}_comes_{number}")):
+                m.d.sync += Value.cast(copy)[part].eq(bits[part])

@@ -42,6 +42,8 @@ class LoopNest(Component):
         ``advance`` in a ``final`` step.
     last : Out
         For each loop, whether it is at its last iteration.
+    row_end, end : Out(1)
+        Last output group of the last tile of a row, and of the last row.
     final : Out(1)
         Last step of a tile: all loops inside an output group are at their last iteration.
     coming : Out(1)
@@ -57,6 +59,8 @@ class LoopNest(Component):
     advance: In(1)
     tile: In(1)
     last: Out(LAST_LAYOUT)
+    row_end: Out(1)
+    end: Out(1)
     final: Out(1)
     coming: Out(1)
     top: Out(1)
@@ -73,6 +77,8 @@ class LoopNest(Component):
             limit, last = self.fields[field], self.last[loop]
             count = Signal(limit.shape(), name=f"{loop}_count")
             reload = self.load | last
+            # Not the product of the loops inside, which would come late.
+            carry = self.row_end if loop == "row" else carry
             moves = (self.advance if loop in INNERMOST else self.tile) & carry
             m.d.sync += [single[loop].eq(limit == 0), short[loop].eq(limit <= 1)]
             m.submodules[loop] = counter = LoadAdd(len(count))
@@ -97,6 +103,19 @@ class LoopNest(Component):
             ),
             self.coming.eq(soon["group"] & Mux(last.group, others_come, others)),
         ]
+        row_end_comes = Signal()
+        m.d.comb += row_end_comes.eq(soon["output_group"] & Mux(last.output_group, soon["tile"], last.tile))
+        with m.If(self.load | self.tile):
+            m.d.sync += [
+                self.row_end.eq(Mux(self.load, single["output_group"] & single["tile"], row_end_comes)),
+                self.end.eq(
+                    Mux(
+                        self.load,
+                        single["output_group"] & single["tile"] & single["row"],
+                        row_end_comes & Mux(self.row_end, soon["row"], last.row),
+                    )
+                ),
+            ]
         with m.If(self.load | (self.advance & last.group)):
             m.d.sync += others.eq(Mux(self.load, Cat(single[loop] for loop in INNERMOST[1:]).all(), others_come))
         with m.If(self.load | self.advance):

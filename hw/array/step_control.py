@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.banks import MAX_STRIDE, sub_cycle_shape, sub_cycles
 from tercel.hw.array.feed import RESIDUAL_WORD_BITS
-from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
+from tercel.hw.array.loops import ARRAY_FIELDS
 from tercel.hw.config import Config
 from tercel.hw.local_register import local
 
@@ -27,7 +27,7 @@ class StepControl(Component):
         The instruction, constant from 3 cycles before its first ``restart``.
     active : In(1)
         There is an instruction; its loops are set.
-    last, final, final_comes : In
+    row_end, end, final, final_comes : In(1)
         What the loop nest says of the current step; ``final`` after ``advance``.
     free_comes : In(1)
         In the next cycle the drain timer lets the last step of a tile pass.
@@ -43,8 +43,6 @@ class StepControl(Component):
         A step, a further read of one or a residual word.
     conflict : Out(1)
         A read of a step that is not its last.
-    row_ends : Out(1)
-        ``tile`` is the last of its row.
     sub_cycle : Out
         Number of the current step's read.
     residual_word : Out
@@ -59,7 +57,8 @@ class StepControl(Component):
             {
                 "fields": In(ARRAY_FIELDS),
                 "active": In(1),
-                "last": In(LAST_LAYOUT),
+                "row_end": In(1),
+                "end": In(1),
                 "final": In(1),
                 "final_comes": In(1),
                 "free_comes": In(1),
@@ -69,7 +68,6 @@ class StepControl(Component):
                 "running": Out(1),
                 "issue": Out(1),
                 "conflict": Out(1),
-                "row_ends": Out(1),
                 "sub_cycle": Out(sub_cycle_shape(config)),
                 "residual_word": Out(RESIDUAL_WORD_BITS),
                 "decisions": Out(data.StructLayout(dict.fromkeys(COPIES, DECISIONS))),
@@ -85,17 +83,17 @@ class StepControl(Component):
         ends = self._reads(m, now)
         pending = self._residual(m, now)
 
-        next_running, next_final, held = Signal(), Signal(), Signal()
+        row_ends, next_running, next_final, held = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            self.row_ends.eq(now.tile & self.last.output_group & self.last.tile),
-            next_running.eq(~self.stopped & (now.restart | (self.running & ~self.row_ends))),
+            row_ends.eq(now.tile & self.row_end),
+            next_running.eq(~self.stopped & (now.restart | (self.running & ~row_ends))),
             next_final.eq(Mux(now.advance, self.final_comes, self.final)),
             held.eq(pending | ~self.free_comes),
             coming.running.eq(next_running),
             coming.advance.eq(next_running & ends & ~(next_final & held)),
             coming.tile.eq(next_running & ends & next_final & ~held),
             coming.residual.eq(next_running & next_final & pending),
-            coming.restart.eq(self.active & self.row_ready & ~next_running & ~(self.row_ends & self.last.row) & ~self.stop),
+            coming.restart.eq(self.active & self.row_ready & ~next_running & ~(now.tile & self.end) & ~self.stop),
         ]
         m.d.sync += self.running.eq(next_running)
         m.d.comb += self.issue.eq(now.advance | now.residual | self.conflict)

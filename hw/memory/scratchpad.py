@@ -1,6 +1,6 @@
 """A scratchpad: P banks of K-byte words that the engines read and write."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -37,7 +37,7 @@ class Scratchpad(Component):
     Members
     -------
     engine_read : In(BankReadSignature(config))
-        Always granted; data valid in the next cycle only.
+        Always granted; data valid in the next cycle only. Without ``en`` the bank is read as well, for no one.
     store_read : In(stream.Signature(WORD_READ_LAYOUT))
         Taken when neither the drain nor a word that was taken a cycle ago is written into that bank in this cycle; two cycles later the
         word is that bank's ``store_data``, in that cycle only.
@@ -113,11 +113,10 @@ class Scratchpad(Component):
                 # whenever it does not write, and who wants a word takes it in its cycle.
                 use = local(m, next_use, name=f"use_{name}")
                 write_en, port_addr = use[0], use[1:]
+                # Read in every cycle: an enable would have to reach every block.
                 engine_addr = self.engine_read.addr[index][:addr_bits]
                 m.d.comb += [
-                    self.engine_read.data[index][bits].eq(
-                        block_read(m, part, en=self.engine_read.en[index], addr=engine_addr, name=f"word_{name}")
-                    ),
+                    self.engine_read.data[index][bits].eq(block_read(m, part, en=Const(1), addr=engine_addr, name=f"word_{name}")),
                     self.store_data[index][bits].eq(block_read(m, part, en=~write_en, addr=port_addr, name=f"stored_{name}")),
                     write_port.en.eq(write_en),
                     write_port.addr.eq(port_addr),
