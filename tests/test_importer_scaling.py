@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tercel.sw.importer.report import Rejection
@@ -13,8 +13,11 @@ factors = st.floats(2.0**-30, 2.0**10)
 
 
 @given(factors, st.integers(8, 16))
+@example(255.5, 9)
+@example(255.75, 9)
 def test_normalised(factor: float, bits: int) -> None:
-    if factor >= 2.0 ** (bits - 1) * (1 - 2.0**-bits):
+    """Half a step below the next power rounds up to it."""
+    if factor >= 2.0 ** (bits - 1) * (1 - 2.0 ** -(bits + 1)):
         with pytest.raises(Rejection, match=r"input scale \* weight scale / output scale must be below"):
             normalise(factor, bits=bits)
         return
