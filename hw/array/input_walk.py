@@ -95,20 +95,14 @@ class InputWalk(Component):
         m.submodules.right = right_step = BankStep(self.config)
         m.submodules.further = further_step = BankStep(self.config)
         total = further_step.o.addr
+        for step, bank, near, far, pointer, coming in (
+            (right_step, fields.in_kx_bank, fields.in_kx_addr, column_far, here, next_here),
+            (further_step, fields.in_ky_bank, fields.in_ky_addr, row_far, below, next_below),
+        ):
+            m.d.comb += [step.bank.eq(bank), step.near.eq(near), step.far.eq(far)]
+            m.d.comb += [step.pointer.eq(pointer), step.coming.eq(coming.bank), step.moves.eq(moves)]
         m.d.comb += [
-            right_step.bank.eq(fields.in_kx_bank),
-            right_step.near.eq(fields.in_kx_addr),
-            right_step.far.eq(column_far),
-            right_step.pointer.eq(here),
-            right_step.coming.eq(next_here.bank),
-            right_step.moves.eq(moves),
             right.eq(right_step.o),
-            further_step.bank.eq(fields.in_ky_bank),
-            further_step.near.eq(fields.in_ky_addr),
-            further_step.far.eq(row_far),
-            further_step.pointer.eq(below),
-            further_step.coming.eq(next_below.bank),
-            further_step.moves.eq(moves),
             further.bank.eq(further_step.o.bank),
             further.addr.eq(Mux(exceeds(total, bound), total - fields.in_span, total)),
         ]
