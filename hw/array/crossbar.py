@@ -111,16 +111,17 @@ class Crossbar(Component):
 
         residual_6 = delayed(m, self.residual, 6, name="residual")
         tail_6 = delayed(m, self.tail, 6, name="tail")
-        extends_7 = Signal(reset_less=True)
+        extends_6 = Mux(residual_6, self.fields.res_signed, self.fields.in_signed)
+        extends_7 = [local(m, extends_6, name=f"extends_{row}") for row in range(pixels)]
         acts = Signal(self.acts.shape(), reset_less=True)
         m.d.comb += self.acts.eq(acts)
-        m.d.sync += extends_7.eq(Mux(residual_6, self.fields.res_signed, self.fields.in_signed))
         for lane in range(lanes):
-            unused = Signal(name=f"unused_{lane}", reset_less=True)
-            m.d.sync += unused.eq(tail_6 & (self.fields.last_lanes < lane))
+            # The comparison has a cycle of its own: the fields are there in the fifth, and it counts in the sixth.
+            beyond, unused = (Signal(name=f"{name}_{lane}", reset_less=True) for name in ("beyond", "unused"))
+            m.d.sync += [beyond.eq(self.fields.last_lanes < lane), unused.eq(tail_6 & beyond)]
             for row in range(pixels):
                 code = codes_7[row].word_select(lane, 8)
-                ninth = Mux(outside_7[row], z_in[row][8], extends_7 & code[7])
+                ninth = Mux(outside_7[row], z_in[row][8], extends_7[row] & code[7])
                 m.d.sync += acts[row][lane].eq(Cat(code, ninth).as_signed())
                 with m.If(unused):
                     m.d.sync += acts[row][lane].eq(0)
