@@ -12,6 +12,7 @@ from rich.table import Table
 from tercel.boards.area import check_fit, parse_cells, parse_report, place_step, yosys_step
 from tercel.boards.board import Board
 from tercel.boards.board_top import BoardTop
+from tercel.boards.routing_rounds import RoutingRounds
 from tercel.sim.parse import UsageError
 from tercel.sim.toolchain import ToolError, find_tool, run_tool
 
@@ -63,7 +64,7 @@ class Bitstream:
 
 
 def build_bitstream(
-    board: Board, *, folder: Path, seed: int = 1, top: Elaboratable | None = None, report: Report | None = None
+    board: Board, *, folder: Path, seed: int | None = None, top: Elaboratable | None = None, report: Report | None = None
 ) -> Bitstream:
     """Build the bitstream of ``board``. The same seed and tools give the same bytes.
 
@@ -74,7 +75,7 @@ def build_bitstream(
     folder
         Takes netlists, logs and the bitstream ``BOARD.suffix``.
     seed
-        Of place and route.
+        Of place and route; the board's own if there is none.
     top
         Something else than the board's system to put on it.
     report
@@ -83,7 +84,8 @@ def build_bitstream(
     Raises
     ------
     ToolError
-        A tool is missing or failed; or the part has fewer resources than synthesis needs (found before the long step).
+        A tool is missing or failed; the part has fewer resources than synthesis needs (found before the long step); or routing does not
+        come to an end, since the clock is not reached.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tell = report or (lambda line: None)
@@ -112,8 +114,10 @@ def build_bitstream(
 
     device.prepare_netlist(folder / "top.json", machine=None if top else board.config.name)
     arguments = [argument.format(netlist="top.json") for argument in (*board_place_arguments(board), *packer.place_arguments)]
-    arguments += ["--freq", f"{board.clock_hz / 1e6:g}", "--report", "report.json", "--timing-allow-fail", "--seed", str(seed)]
-    timed("place and route", lambda: _run(placer, arguments, folder, "place.log", place_step(tell)))
+    arguments += ["--freq", f"{board.clock_hz / 1e6:g}", "--report", "report.json", "--timing-allow-fail"]
+    arguments += ["--seed", str(board.seed if seed is None else seed)]
+    rounds = RoutingRounds(clock_mhz=board.clock_hz / 1e6, then=place_step(tell))
+    timed("place and route", lambda: _run(placer, arguments, folder, "place.log", rounds))
     used, fmax, path = parse_report((folder / "report.json").read_text(), device=device)
     if fmax is None:
         raise ToolError(f"{placer.name} reports no clock (the design of {board.name} has none)")
@@ -137,8 +141,9 @@ def build_bitstream(
 
 
 def board_place_arguments(board: Board) -> tuple[str, ...]:
-    """The device's arguments, without leave to place pins anywhere."""
-    return tuple(argument for argument in board.device.place_arguments if not argument.endswith("-allow-unconstrained"))
+    """The device's arguments without leave to place pins anywhere, and the board's."""
+    device = (argument for argument in board.device.place_arguments if not argument.endswith("-allow-unconstrained"))
+    return (*device, *board.place_arguments)
 
 
 def _run(tool, arguments: list[str], folder: Path, log: str, report: Report | None) -> None:

@@ -74,6 +74,10 @@ class Board:
         Of its serial line, to which ``uart`` 0 leads.
     pin_latency
         Registers between the memory controller and the chip, out and back.
+    seed
+        Of place and route, with which its clock is reached.
+    place_arguments
+        Of place and route, for its design alone.
     packer
         Makes the bitstream.
     loader
@@ -93,6 +97,8 @@ class Board:
     loader: str
     baud: int = 3_000_000
     pin_latency: int = 2
+    seed: int = 1
+    place_arguments: tuple[str, ...] = ()
 
     def soc(self) -> Soc:
         """The system that goes into its bitstream."""

@@ -101,7 +101,7 @@ def verilog(config: ConfigName, output: Folder = Path("build")) -> None:
 def bitstream(
     board: BoardName,
     *,
-    seed: Annotated[int, typer.Option(help="of place and route; another one may reach another clock")] = 1,
+    seed: Annotated[int | None, typer.Option(help="of place and route, where not the board's; another may reach another clock")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     output: Folder = Path("build"),
 ) -> None:

@@ -17,8 +17,9 @@ from tercel.boards.boards import BOARDS
 from tercel.boards.clocks import ClockError
 from tercel.boards.ecp5_pll import Dividers, pll_dividers
 from tercel.boards.gowin_pll import rpll_dividers
+from tercel.boards.routing_rounds import LIMIT, UNTIL_CLOCK, RoutingRounds
 from tercel.boards.tang_nano_20k import TANG_NANO_20K
-from tercel.boards.ulx3s import ULX3S_25F
+from tercel.boards.ulx3s import ULX3S_25F, ULX3S_85F
 from tercel.sim.cli import main
 from tercel.sim.soc.link_fuzz import LEAST
 from tercel.sim.toolchain import ToolError
@@ -114,6 +115,31 @@ def test_clock_not_reached(tmp_path, monkeypatch) -> None:
     assert not list(tmp_path.glob("*.bit"))
     monkeypatch.setattr(commands, "build_bitstream", lambda board, **_: built)
     assert main(["bitstream", "ulx3s-25f", "-o", str(tmp_path)]) == 1
+
+
+def test_routing_rounds() -> None:
+    """Routing may take its rounds, and more where only wires are left to sort out; not for ever where the clock is out of reach."""
+    lines: list[str] = []
+    rounds = RoutingRounds(clock_mhz=80, then=lines.append)
+    rounds("Info: Running main router loop...")
+    for number, late in ((1, 40), (LIMIT - 1, 3), (LIMIT, 0), (LIMIT + 1, 0)):
+        rounds(f"Info:     iter={number} wires=1100 overused=2 overuse=2 tmgfail={late} archfail=NA")
+    rounds("Info:     iter=900 wires=1100 overused=2 overuse=2 archfail=NA")
+    assert len(lines) == 6
+    message = r"^80 MHz are not reached: after 252 rounds of routing 7 connections are on paths that take longer \(try another --seed, or"
+    with pytest.raises(ToolError, match=message):
+        rounds("Info:     iter=252 wires=1100 overused=0 overuse=0 tmgfail=7 archfail=NA")
+    assert len(lines) == 7
+
+
+def test_routing_until_the_clock(tmp_path) -> None:
+    """What the board says reaches place and route, and another seed gives another placement."""
+    insisting = replace(ULX3S_85F, clock_hz=100_000_000, seed=7)
+    assert UNTIL_CLOCK in insisting.place_arguments
+    assert build_bitstream(insisting, folder=tmp_path / "a", top=Blinker()).ok
+    assert " tmgfail=0 " in (tmp_path / "a" / "place.log").read_text()
+    assert build_bitstream(insisting, folder=tmp_path / "b", top=Blinker(), seed=8).ok
+    assert (tmp_path / "a" / "ulx3s-85f.bit").read_bytes() != (tmp_path / "b" / "ulx3s-85f.bit").read_bytes()
 
 
 def test_tool_fails(tmp_path) -> None:
