@@ -37,6 +37,10 @@ def pixel_at(config: Config, *, stride: int, sub_cycle: int, distance: int) -> i
     return None
 
 
-def wrapping_banks(step: Value, *, pixels: int) -> Value:
-    """A bit for each bank: whether the bank ``step`` further (0..P-1) lies one word column further. At least two bits."""
-    return Cat(step >= pixels - bank for bank in range(max(2, pixels)))
+def wrapping_banks(step: Value, *, pixels: int, steps: int = 1) -> Value:
+    """A bit for each bank: whether the last of ``steps`` steps of ``step`` banks (0..P-1) from there wraps round. At least two bits."""
+
+    def wraps(bank: int, size: int) -> bool:
+        return (bank + (steps - 1) * size) % pixels + size >= pixels
+
+    return Cat(step.matches(*(size for size in range(pixels) if wraps(bank, size))) for bank in range(max(2, pixels)))

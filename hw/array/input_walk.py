@@ -4,9 +4,9 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from tercel.hw.array.bank_step import BankStep
+from tercel.hw.array.bank_step import STEPPED, BankStep
 from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
-from tercel.hw.array.pointer import POINTER, exceeds
+from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.load_add import LoadAdd
@@ -81,42 +81,64 @@ class InputWalk(Component):
         ]
         moves = self.restart | (self.advance & column_ends)
 
-        # Constants of the instruction that shorten the paths below.
-        column_far, row_far, bound = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("column_far", "row_far", "bound"))
+        # Constants of the instruction: steps to the next kernel column and row, the latter less what they are compared with, and less
+        # what is subtracted then, so that one addition each tells all of a step.
+        column_far, row_far = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("column_far", "row_far"))
+        near_margin, far_margin = (Signal(ADDR_BITS + 1, name=name, reset_less=True) for name in ("near_margin", "far_margin"))
+        near_wrapped, far_wrapped = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("near_wrapped", "far_wrapped"))
+        limit = Cat(fields.in_limit, fields.in_limit == 0)
         m.d.sync += [
             column_far.eq(fields.in_kx_addr + fields.in_pixel),
             row_far.eq(fields.in_ky_addr + fields.in_pixel),
-            bound.eq(fields.in_limit - 1),
+            near_margin.eq(fields.in_ky_addr - limit),
+            far_margin.eq(row_far - limit),
+            near_wrapped.eq(fields.in_ky_addr - fields.in_span),
+            far_wrapped.eq(row_far - fields.in_span),
         ]
 
         # Pointers of the current kernel column and the coming kernel row, without tile and group; those of the row to return to.
-        here, row, below, row_below = (Signal(POINTER, name=name, reset_less=True) for name in ("here", "row", "below", "row_below"))
-        next_here, right, next_below, further = Signal(POINTER), Signal(POINTER), Signal(POINTER), Signal(POINTER)
-        m.submodules.right = right_step = BankStep(self.config)
-        m.submodules.further = further_step = BankStep(self.config)
-        total = further_step.o.addr
-        for step, bank, near, far, pointer, coming in (
-            (right_step, fields.in_kx_bank, fields.in_kx_addr, column_far, here, next_here),
-            (further_step, fields.in_ky_bank, fields.in_ky_addr, row_far, below, next_below),
+        here, row, below, row_below = (Signal(STEPPED, name=name, reset_less=True) for name in ("here", "row", "below", "row_below"))
+        start, start_below, to_here, next_here, next_below, further = (
+            Signal(STEPPED, name=name) for name in ("start", "start_below", "to_here", "next_here", "next_below", "further")
+        )
+        m.submodules.right = right = BankStep(self.config, others=2)
+        m.submodules.further = further_step = BankStep(self.config, others=1)
+        for step, bank, near, far, pointer in (
+            (right, fields.in_kx_bank, fields.in_kx_addr, column_far, here),
+            (further_step, fields.in_ky_bank, fields.in_ky_addr, row_far, below),
         ):
-            m.d.comb += [step.bank.eq(bank), step.near.eq(near), step.far.eq(far)]
-            m.d.comb += [step.pointer.eq(pointer), step.coming.eq(coming.bank), step.moves.eq(moves)]
+            m.d.comb += [step.bank.eq(bank), step.near.eq(near), step.far.eq(far), step.i.eq(pointer)]
         m.d.comb += [
-            right.eq(right_step.o),
-            further.bank.eq(further_step.o.bank),
-            further.addr.eq(Mux(exceeds(total, bound), total - fields.in_span, total)),
+            right.banks[0].eq(self.input.bank),
+            right.banks[1].eq(below.pointer.bank),
+            further_step.banks[0].eq(self.kernel_row.bank),
+            Cat(start.carries, to_here.carries).eq(right.carries),
+            start_below.carries.eq(further_step.carries),
+            start.pointer.eq(self.input),
+            start_below.pointer.eq(self.kernel_row),
+            to_here.pointer.eq(below.pointer),
         ]
-        m.submodules.next_here = choose_here = WideMux(width=POINTER.size, count=4)
-        m.submodules.next_below = choose_below = WideMux(width=POINTER.size, count=4)
+        # At or above the limit: what exceeds it is not negative. The sum of addresses counts modulo 2**14.
+        m.submodules.margin = margin = MuxAdd(ADDR_BITS + 1)
+        m.submodules.wrapped = wrapped = MuxAdd(ADDR_BITS)
+        for adder, near, far in ((margin, near_margin, far_margin), (wrapped, near_wrapped, far_wrapped)):
+            m.d.comb += [adder.a.eq(below.pointer.addr), adder.c.eq(near), adder.d.eq(far), adder.sel.eq(below.carries)]
+        m.d.comb += [
+            further.eq(further_step.o),
+            further.pointer.addr.eq(Mux(margin.o[-1] ^ further_step.overflows, further_step.o.pointer.addr, wrapped.o)),
+        ]
+        m.submodules.next_here = choose_here = WideMux(width=here.shape().size, count=4)
+        m.submodules.next_below = choose_below = WideMux(width=here.shape().size, count=4)
         choice = Cat(self.running & last.column, self.running & (~last.column | last.kernel_row))
         m.d.comb += [choose_here.sel.eq(choice), choose_below.sel.eq(choice), next_here.eq(choose_here.o), next_below.eq(choose_below.o)]
         # Not running, next kernel row, next kernel column, back to the row's first.
-        for number, (pointer, second) in enumerate([(self.input, self.kernel_row), (below, further), (right, below), (row, row_below)]):
+        candidates = [(start, start_below), (to_here, further), (right.o, below), (row, row_below)]
+        for number, (pointer, second) in enumerate(candidates):
             m.d.comb += [choose_here.inputs[number].eq(pointer), choose_below.inputs[number].eq(second)]
         with m.If(moves):
             m.d.sync += [here.eq(next_here), below.eq(next_below)]
         with m.If(self.restart):
-            m.d.sync += [row.eq(self.input), row_below.eq(self.kernel_row)]
+            m.d.sync += [row.eq(start), row_below.eq(start_below)]
 
         # Words of the tile and of the group within the pixel.
         tile_offset, offset = Signal(ADDR_BITS), Signal(ADDR_BITS)
@@ -133,7 +155,7 @@ class InputWalk(Component):
             m.d.sync += tile_offset.eq(words.o)
         with m.If(self.restart):
             m.d.sync += [tile_offset.eq(0), offset.eq(0)]
-        m.d.comb += [self.bank.eq(here.bank), self.addr.eq(here.addr + offset)]
+        m.d.comb += [self.bank.eq(here.pointer.bank), self.addr.eq(here.pointer.addr + offset)]
 
         # Column and row in the image; minus the columns of a tile and of a kernel column are constants of the instruction.
         tile_before, tile_back = Signal(signed(17)), Signal(range(-4 * pixels, 1))
