@@ -74,25 +74,25 @@ class SlotSequencer(Component):
             channel_addr = Signal(slot.threshold_addr.shape(), reset_less=True)
             m.submodules.next_threshold = next_threshold = MuxAdd(len(channel_addr))
             to_channel = self.last | slot.complete
+            # ``last`` comes from across the chip, so it waits for no addition.
+            next_addr = Mux(self.last, self.tile.threshold_addr, next_threshold.o)
             m.d.comb += [
                 slot.threshold_addr.eq(state.threshold_addr),
                 slot.first.eq(state.first),
                 slot.complete.eq(state.complete),
-                next_threshold.a.eq(
-                    Mux(to_channel, Mux(self.last | fields.threshold_shared, 0, THRESHOLDS_PER_CHANNEL), 1)
-                ),
+                next_threshold.a.eq(Mux(slot.complete, Mux(fields.threshold_shared, 0, THRESHOLDS_PER_CHANNEL), 1)),
                 next_threshold.c.eq(slot.threshold_addr),
-                next_threshold.d.eq(Mux(self.last, self.tile.threshold_addr, channel_addr)),
-                next_threshold.sel.eq(to_channel),
+                next_threshold.d.eq(channel_addr),
+                next_threshold.sel.eq(slot.complete),
             ]
             m.d.sync += [
-                state.threshold_addr.eq(next_threshold.o),
+                state.threshold_addr.eq(next_addr),
                 state.first.eq(to_channel),
                 state.complete.eq(left == 0),
                 left.eq(left - 1),
             ]
             with m.If(to_channel):
-                m.d.sync += [state.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_threshold.o)]
+                m.d.sync += [state.complete.eq(fields.thresholds <= 1), left.eq(fields.thresholds - 2), channel_addr.eq(next_addr)]
         else:
             m.d.comb += [slot.first.eq(1), slot.complete.eq(1)]
         m.submodules.next_parameter = next_parameter = LoadAdd(len(slot.parameter_addr))
