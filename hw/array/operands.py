@@ -121,7 +121,7 @@ class OperandFetch(Component):
         m.d.sync += [o.odd.eq(Cat(odd_2[:2], upper)), o.odd_wide.eq(odd_2.bit_select(lane_2, 1))]
         assert SELECT_LATENCY == 2
 
-        channels = [self._channel(m, lane) for lane in range(lanes)]
+        channels = self._channels(m, lane_2)
         scales = []
         for lane, channel in enumerate(channels):
             m.submodules[f"scale_{lane}"] = scale = Scale(config, sum_bits=18 if lane else 32)
@@ -139,23 +139,22 @@ class OperandFetch(Component):
             self._threshold(m, o)
         return m
 
-    def _channel(self, m: Module, lane: int):
-        """Shift and, where there is one, multiplier of a lane's channel, 2 cycles after the slot; lane 0 serves all wide slots."""
+    def _channels(self, m: Module, wanted) -> list:
+        """Shift and, where there is one, multiplier of each lane's channel, 2 cycles after the slot. Lane 0 has that of lane ``wanted``."""
         config = self.config
         kept = data.StructLayout({name: field.shape for name, field in parameter_layout(config) if name != "bias"})
-        entries = [Cat(self.parameter.data[number][name] for name in kept.members) for number in range(config.drain_lanes)]
-        chosen = entries[lane]
-        if lane == 0 and config.drain_lanes > 1:
-            output = delayed(m, self.slot.output, 1, name="output")
-            m.submodules.choice = choice = WideMux(width=kept.size, count=config.drain_lanes)
-            m.d.comb += [
-                *(choice.inputs[number].eq(entry) for number, entry in enumerate(entries)),
-                choice.sel.eq(Mux(self.fields.narrow, 0, output % config.drain_lanes)),
-            ]
-            chosen = choice.o
-        channel = Signal(kept, name=f"channel_{lane}", reset_less=True)
-        m.d.sync += channel.eq(chosen)
-        return channel
+        # Straight from the memory, which is far and slow, to registers.
+        channels = [Signal(kept, name=f"channel_{lane}", reset_less=True) for lane in range(config.drain_lanes)]
+        for lane, channel in enumerate(channels):
+            m.d.sync += channel.eq(Cat(self.parameter.data[lane][name] for name in kept.members))
+        if config.drain_lanes == 1:
+            return channels
+        m.submodules.choice = choice = WideMux(width=kept.size, count=config.drain_lanes)
+        m.d.comb += [
+            *(choice.inputs[lane].eq(channel) for lane, channel in enumerate(channels)),
+            choice.sel.eq(wanted),
+        ]
+        return [data.View(kept, choice.o), *channels[1:]]
 
     def _factors(self, m: Module, o, channel, multipliers) -> None:
         """``channel`` is lane 0's, 2 cycles after the slot; the multipliers, 3 cycles after it."""
