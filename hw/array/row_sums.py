@@ -82,7 +82,8 @@ class RowSums(Component):
                 add_bias.sel.eq(self.select.odd),
             ]
             kept = Signal(SUM_BITS, name=f"wide_{lane}", reset_less=True)
-            with m.If(self.select.wide[lane]):
+            # A single lane is always wanted.
+            with m.If(self.select.wide[lane] if lanes > 1 else 1):
                 m.d.sync += kept.eq(add_bias.o)
             with m.Else():
                 m.d.sync += kept.eq(0)
