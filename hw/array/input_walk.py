@@ -129,14 +129,22 @@ class InputWalk(Component):
         ]
         m.submodules.next_here = choose_here = WideMux(width=here.shape().size, count=4)
         m.submodules.next_below = choose_below = WideMux(width=here.shape().size, count=4)
-        choice = Cat(self.running & last.column, self.running & (~last.column | last.kernel_row))
-        m.d.comb += [choose_here.sel.eq(choice), choose_below.sel.eq(choice), next_here.eq(choose_here.o), next_below.eq(choose_below.o)]
+        m.d.comb += [
+            choose_here.sel.eq(Cat(self.running & last.column, self.running & (~last.column | last.kernel_row))),
+            choose_below.sel.eq(Cat(self.running, self.running & last.kernel_row)),
+            next_here.eq(choose_here.o),
+            next_below.eq(choose_below.o),
+        ]
         # Not running, next kernel row, next kernel column, back to the row's first.
-        candidates = [(start, start_below), (to_here, further), (right.o, below), (row, row_below)]
-        for number, (pointer, second) in enumerate(candidates):
-            m.d.comb += [choose_here.inputs[number].eq(pointer), choose_below.inputs[number].eq(second)]
+        for number, pointer in enumerate((start, to_here, right.o, row)):
+            m.d.comb += choose_here.inputs[number].eq(pointer)
+        # Not running, next kernel row, never, back to the row's first.
+        for number, pointer in enumerate((start_below, further, row_below, row_below)):
+            m.d.comb += choose_below.inputs[number].eq(pointer)
         with m.If(moves):
-            m.d.sync += [here.eq(next_here), below.eq(next_below)]
+            m.d.sync += here.eq(next_here)
+        with m.If(self.restart | (self.advance & kernel_row_ends)):
+            m.d.sync += below.eq(next_below)
         with m.If(self.restart):
             m.d.sync += [row.eq(start), row_below.eq(start_below)]
 
