@@ -250,8 +250,9 @@ class Feeder(Component):
         fault_index = Signal(16, reset_less=True)
         m.d.sync += faulty.eq((checked.access & addresses.fault) | (checked.last & descriptor.fault))
         m.d.comb += [
-            self.fault_valid.eq(stopped),
-            self.fault_code.eq(Mux(stopped, Fault.SCRATCHPAD_RANGE, Fault.NONE)),
+            # Its own register for those across the chip.
+            self.fault_valid.eq(local(m, stopped | faulty, name="fault_valid")),
+            self.fault_code.eq(Mux(self.fault_valid, Fault.SCRATCHPAD_RANGE, Fault.NONE)),
             self.fault_index.eq(fault_index),
         ]
         with m.If(~stopped):
