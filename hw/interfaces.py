@@ -51,7 +51,8 @@ class EngineSignature(wiring.Signature):
 class BankReadSignature(wiring.Signature):
     """All banks of a scratchpad read by their engine, as seen from the engine.
 
-    ``data`` follows ``en`` by one cycle and is valid for that cycle only: the store engine may read the bank in the next.
+    ``data`` follows ``en`` by one cycle and is valid for that cycle only: the store engine may read the bank in the next. ``addr_high``
+    is ``addr`` for the upper half of each word, which may come from registers of its own.
     """
 
     def __init__(self, config: Config) -> None:
@@ -59,6 +60,7 @@ class BankReadSignature(wiring.Signature):
             {
                 "en": Out(config.pixels),
                 "addr": Out(data.ArrayLayout(unsigned(ADDR_BITS), config.pixels)),
+                "addr_high": Out(data.ArrayLayout(unsigned(ADDR_BITS), config.pixels)),
                 "data": In(data.ArrayLayout(unsigned(8 * config.lanes), config.pixels)),
             }
         )

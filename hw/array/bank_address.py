@@ -11,6 +11,7 @@ from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.local_register import local
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
 
@@ -44,8 +45,8 @@ class BankAddress(Component):
         The residual tensor is read, not the input.
     inside : Out
         For each bank: it is read; 0 where no pixel, none that is valid or none inside the image lies in it.
-    bank_addr : Out
-        Its address.
+    bank_addr, bank_addr_high : Out
+        Its address, from two registers.
     fault : Out(1)
         Some address is at or past the depth (those banks' ``en`` is off, their ``inside`` is on).
     en : Out
@@ -71,6 +72,7 @@ class BankAddress(Component):
                 "inside": Out(pixels),
                 "en": Out(pixels),
                 "bank_addr": Out(data.ArrayLayout(exact_log2(config.array_depth), pixels)),
+                "bank_addr_high": Out(data.ArrayLayout(exact_log2(config.array_depth), pixels)),
                 "fault": Out(1),
             }
         )
@@ -177,6 +179,8 @@ class BankAddress(Component):
             m.d.comb += choice.sel.eq(rounds_3[bank])
             word = Mux(rounds_3[bank][2], candidates[4], choice.o) if rounds_max == MAX_STRIDE else choice.o
             m.d.sync += Cat(bank_addr[bank], over[bank]).eq(word)
+            # A bank is wider than a wire can reach in a cycle.
+            m.d.comb += self.bank_addr_high[bank].eq(local(m, word[:depth_bits], name=f"high_{bank}"))
         m.d.comb += [self.en.eq(self.inside & ~over), self.fault.eq((self.inside & over).any())]
         return m
 

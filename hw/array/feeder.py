@@ -244,7 +244,8 @@ class Feeder(Component):
             descriptor.last.eq(stages[2].last),
             descriptor.take.eq(stages[LATENCY - 1].last),
         ]
-        m.d.comb += [self.read.addr[bank].eq(addresses.bank_addr[bank]) for bank in range(config.pixels)]
+        for bank in range(config.pixels):
+            m.d.comb += [self.read.addr[bank].eq(addresses.bank_addr[bank]), self.read.addr_high[bank].eq(addresses.bank_addr_high[bank])]
 
         checked = stages[ADDRESS_LATENCY]
         fault_index = Signal(16, reset_less=True)

@@ -201,5 +201,5 @@ class WindowFetch(wiring.Component):
             m.d.sync += bank_en[bank].eq(Cat(chosen).any())
             terms = [Mux(chosen[word], read_addr[word], 0) for word in range(WORDS)]
             m.d.sync += bank_addr[bank].eq(terms[0] | terms[1] | terms[2] | terms[3] | terms[4] | terms[5])
-            m.d.comb += self.read.addr[bank].eq(bank_addr[bank])
+            m.d.comb += [self.read.addr[bank].eq(bank_addr[bank]), self.read.addr_high[bank].eq(bank_addr[bank])]
         return m

@@ -114,7 +114,7 @@ class Scratchpad(Component):
                 use = local(m, next_use, name=f"use_{name}")
                 write_en, port_addr = use[0], use[1:]
                 # Read in every cycle: an enable would have to reach every block.
-                engine_addr = self.engine_read.addr[index][:addr_bits]
+                engine_addr = (self.engine_read.addr_high if 2 * low >= word_bits else self.engine_read.addr)[index][:addr_bits]
                 m.d.comb += [
                     self.engine_read.data[index][bits].eq(block_read(m, part, en=Const(1), addr=engine_addr, name=f"word_{name}")),
                     self.store_data[index][bits].eq(block_read(m, part, en=~write_en, addr=port_addr, name=f"stored_{name}")),
