@@ -116,6 +116,7 @@ class Npu(Component):
             _connect_engine(m, sequencer.depthwise, depthwise)
             connect(m, depthwise.read, memory.depthwise_read)
             connect(m, depthwise.write, memory.depthwise_write)
+            m.d.comb += memory.depthwise_write_next_bank.eq(depthwise.write_next_bank)
             _connect_read(m, depthwise.record, memory.record_read)
             _connect_read(m, depthwise.parameter, memory.depthwise_parameter_read)
         return m

@@ -58,10 +58,17 @@ def test_scratchpad_cycle_by_cycle(space):
     dut = Scratchpad(CONFIG, depth=depth, space=space)
     counts = {"store": 0, "depthwise": 0, "load": 0, "contended": 0}
 
+    def draw(name: str) -> dict[str, int]:
+        word = {"space": rng.randint(0, 1), "bank": rng.randrange(banks), "addr": rng.randrange(depth)}
+        return word if name == "store" else word | {"data": rng.getrandbits(width)}
+
     async def drive(ctx):
         model = [[0] * depth for _ in range(banks)]
         streams = {"store": dut.store_read, "depthwise": dut.depthwise_write, "load": dut.load_write}
         offered = dict.fromkeys(streams)
+        next_banks = {"depthwise": dut.depthwise_next_bank, "load": dut.load_next_bank}
+        # The word that comes next is known a cycle before it is offered at the earliest.
+        following = {name: draw(name) for name in streams}
         expected_engine = [None] * banks
         taken_read = stored = None
         writes = []
@@ -72,10 +79,9 @@ def test_scratchpad_cycle_by_cycle(space):
             read_en, drain_soon = rng.getrandbits(banks), rng.getrandbits(banks) & rng.getrandbits(banks)
             for name, stream in streams.items():
                 if offered[name] is None and rng.random() < 0.7:
-                    offered[name] = {"space": rng.randint(0, 1), "bank": rng.randrange(banks), "addr": rng.randrange(depth)}
-                    if name != "store":
-                        offered[name]["data"] = rng.getrandbits(width)
+                    offered[name], following[name] = following[name], draw(name)
                 if name != "store":
+                    ctx.set(next_banks[name], following[name]["bank"])
                     offer_word(ctx, stream, offered[name])
                     continue
                 ctx.set(stream.valid, offered[name] is not None)

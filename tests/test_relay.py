@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
-"""The relay: nothing lost, in order, with its flags, whatever the two ends do; how many it passes; no path from one ready to the other."""
+"""The relay: nothing lost, in order, with its flags, whatever the two ends do; what it tells of the next cycle; how many it passes; no path
+from one ready to the other.
+"""
 
 import random
 
@@ -21,6 +23,7 @@ def test_passes_everything_in_order(spare, cycles, hesitates):
     async def bench(ctx):
         sent = elapsed = 0
         valid = False
+        then = None
         while len(taken) < len(given):
             valid = valid or (sent < len(given) and (not hesitates or rng.random() < 0.5))
             ctx.set(relay.i.valid, valid)
@@ -37,6 +40,10 @@ def test_passes_everything_in_order(spare, cycles, hesitates):
             assert ctx.get(relay.moves) == (not ctx.get(relay.o.valid) or ctx.get(relay.o.ready))
             if ctx.get(relay.o.valid) and ctx.get(relay.o.ready):
                 taken.append(ctx.get(relay.o.payload))
+            now = (ctx.get(relay.o.valid), ctx.get(relay.i.ready))
+            assert then is None or now == then[:2]
+            assert then is None or not (then[2] and now[0]) or ctx.get(relay.o.payload) == then[3]
+            then = tuple(ctx.get(signal) for signal in (relay.then_valid, relay.then_ready, relay.moves, relay.following))
             if valid and ready[0]:
                 sent, valid = sent + 1, False
             await ctx.tick()

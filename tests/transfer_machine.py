@@ -189,8 +189,15 @@ class Machine:
         dut, config, rng = self.dut, self.config, self.rng
         half = config.array_depth // 2
 
+        def draw():
+            return {
+                "space": rng.randint(0, 1), "bank": rng.randrange(config.pixels), "addr": rng.randrange(half, 2 * half),
+                "data": rng.getrandbits(8 * config.lanes),
+            }  # fmt: skip
+
         async def run(ctx):
             offered = None
+            following = draw()
             write_en = window = 0
             ports = [dut.array_read] + ([dut.depthwise_read] if config.depthwise else [])
             while not self.quiet or offered is not None or write_en:
@@ -207,11 +214,9 @@ class Machine:
                 if config.depthwise:
                     stream = dut.depthwise_write
                     if offered is None and not self.quiet and rng.random() < rate:
-                        offered = {
-                            "space": rng.randint(0, 1), "bank": rng.randrange(config.pixels), "addr": rng.randrange(half, 2 * half),
-                            "data": rng.getrandbits(8 * config.lanes),
-                        }  # fmt: skip
+                        offered, following = following, draw()
                     offer_word(ctx, stream, offered)
+                    ctx.set(dut.depthwise_write_next_bank, following["bank"])
                     if ctx.get(stream.ready):
                         self.model[Space(offered["space"]), (offered["bank"], offered["addr"])] = offered["data"]
                         offered = None

@@ -31,7 +31,7 @@ from tercel.hw.depthwise.rows import RowTable
 from tercel.hw.depthwise.taps import Taps
 from tercel.hw.depthwise.weights import Weights, record_signature
 from tercel.hw.depthwise.window import Window
-from tercel.hw.interfaces import BankReadSignature, EngineSignature, LinearReadSignature, parameter_word, word_write_layout
+from tercel.hw.interfaces import BANK_BITS, BankReadSignature, EngineSignature, LinearReadSignature, parameter_word, word_write_layout
 from tercel.hw.isa import Fault
 
 QUEUE_WORDS = 64
@@ -42,7 +42,8 @@ class DepthwiseEngine(wiring.Component):
     """Runs DEPTHWISE instructions one after the other; the next one's row pointers are prepared while one runs.
 
     Members beside those of :class:`EngineSignature`: ``read`` of the window scratchpad; ``record``: nine tap words of K weights,
-    tap t = 3*row + column at bit 8*K*t, or the three of a row; ``parameter``; ``write``: one output word at a time. Per busy cycle one
+    tap t = 3*row + column at bit 8*K*t, or the three of a row; ``parameter``; ``write``: one output word at a time, with its ``next_bank``
+    (see :class:`~tercel.hw.memory.scratchpad.Scratchpad`). Per busy cycle one
     event: ``emit``, the operation issued completes a window; ``fill``, it does not; ``conflict``, a bank is needed twice; ``full``, results
     wait for the write port; ``taps``, the window before is still being multiplied (3 taps a cycle); ``start``, anything else: beginning,
     end, and row pointers not ready.
@@ -61,6 +62,7 @@ class DepthwiseEngine(wiring.Component):
                 "record": Out(record_signature(config)),
                 "parameter": Out(LinearReadSignature(16, parameter_word(config, config.lanes))),
                 "write": Out(stream.Signature(word_write_layout(config))),
+                "write_next_bank": Out(BANK_BITS),
             }
         )
 
@@ -123,6 +125,7 @@ class DepthwiseEngine(wiring.Component):
             results.sums_valid.eq(taps.valid),
             place.word.eq(results.word),
             place.word_valid.eq(results.word_valid),
+            self.write_next_bank.eq(place.write_next_bank),
             # Faults and counters.
             intake.range_fault.eq(fetch.range_fault | place.range_fault),
             fetch.frozen.eq(intake.fault),

@@ -9,7 +9,7 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
-from tercel.hw.interfaces import one_bank, word_write_layout
+from tercel.hw.interfaces import BANK_BITS, one_bank, word_write_layout
 from tercel.hw.isa import ADDR_BITS, Mode
 from tercel.hw.memory.queue import Queue, Relay
 from tercel.hw.memory.space import RECORD_TAPS
@@ -22,7 +22,8 @@ class Placement(wiring.Component):
     ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come the cycle after
     ``credit``.
     ``begin`` starts an instruction, whose fields hold from the cycle before until ``finished``, the cycle after the one in which its last
-    word is accepted.
+    word is accepted. ``write_next_bank`` is the ``next_bank`` of ``write``, see
+    :class:`~tercel.hw.memory.scratchpad.Scratchpad`.
     A word past its scratchpad is not offered, nor any after it: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the
     relay's registers and ``finished``.
     """
@@ -41,6 +42,7 @@ class Placement(wiring.Component):
                 "word_valid": In(1),
                 "range_fault": Out(1),
                 "write": Out(stream.Signature(word_write_layout(config))),
+                "write_next_bank": Out(BANK_BITS),
             }
         )
 
@@ -121,6 +123,7 @@ class Placement(wiring.Component):
             self.write.p.spaces.eq(relay.o_flags),
             *(self.write.p[name].eq(relay.o.p[name]) for name in word_fields),
             relay.o.ready.eq(self.write.valid & self.write.ready),
+            self.write_next_bank.eq(relay.following.bank),
         ]
         m.d.sync += [self.finished.eq(relay.o.valid & relay.moves & relay.o.p.last), self.range_fault.eq(relay.o.valid & relay.o.p.over)]
         m.submodules.line = line = MuxAdd(ADDR_BITS)

@@ -52,6 +52,8 @@ class LoadEngine(Component):
         The memory port.
     write : Out(stream.Signature(word_write_layout(config)))
         Words for the scratchpads, from a register.
+    write_next_bank : Out(BANK_BITS)
+        ``next_bank`` of ``write``, see :class:`Scratchpad`.
     linear_write : Out(LinearWriteSignature(config))
         Words for the linear memories.
     """
@@ -68,6 +70,7 @@ class LoadEngine(Component):
                 "region_end": In(32),
                 "memory": Out(MemoryReadSignature(config)),
                 "write": Out(stream.Signature(word_write_layout(config))),
+                "write_next_bank": Out(BANK_BITS),
                 "linear_write": Out(LinearWriteSignature(config)),
             }
         )
@@ -147,7 +150,6 @@ class LoadEngine(Component):
         word = Signal.like(self.linear_write.data, reset_less=True)
         word_valid = Signal()
         written = Signal(_TARGET_LAYOUT, reset_less=True)
-        taken = Signal()
         last_beat = Signal()
         part_last_beat = Signal()
         beat = Signal(range(most_beats(config)))
@@ -163,12 +165,19 @@ class LoadEngine(Component):
         m.submodules.leaving = leaving = Relay(
             leaving_layout, spare=word_beats(config, space=Space.ARRAY) == 1, flags=place_layout["spaces"].width
         )
+        # Every beat waits for it, so it is known a cycle ahead: there is no word, or it leaves.
+        free = Signal(init=1)
+
+        def leaves_next(to_linear):
+            return Mux(to_linear, ~leaving.then_valid, leaving.then_ready)
+
+        to_linear = target.space >= Space.WEIGHT
+        m.d.sync += free.eq(Mux(pop, ~part_last_beat | leaves_next(to_linear), free | leaves_next(is_linear)))
         m.d.comb += [
-            taken.eq(word_valid & Mux(is_linear, ~leaving.o.valid, leaving.i.ready)),
             last_beat.eq(beat == last_number),
             part_last_beat.eq(part_beat == part_last_number),
-            pop.eq(beats.o.valid & target_valid & (~word_valid | taken)),
-            beats.o.ready.eq(pop),
+            beats.o.ready.eq(target_valid & free),
+            pop.eq(beats.o.valid & beats.o.ready),
             target_used.eq(pop & last_beat),
             leaving.i.valid.eq(word_valid & ~is_linear),
             leaving.i_flags.eq(Cat(~written.space[0], written.space[0])),
@@ -181,6 +190,7 @@ class LoadEngine(Component):
             self.write.p.spaces.eq(leaving.o_flags),
             *(self.write.p[name].eq(leaving.o.p[name]) for name in word_fields),
             leaving.o.ready.eq(self.write.ready),
+            self.write_next_bank.eq(leaving.following.bank),
             self.linear_write.en.eq(word_valid & is_linear & ~leaving.o.valid),
             self.linear_write.space.eq(written.space),
             self.linear_write.addr.eq(written.addr),
@@ -188,7 +198,7 @@ class LoadEngine(Component):
             self.linear_write.part.eq(part_written),
             self.linear_write.data.eq(word),
         ]
-        with m.If(taken):
+        with m.If(free):
             m.d.sync += word_valid.eq(0)
         with m.If(pop):
             m.d.sync += [
@@ -197,7 +207,7 @@ class LoadEngine(Component):
                 part_beat.eq(Mux(part_last_beat, 0, part_beat + 1)),
                 written.eq(target),
                 written.end.eq(target.end & last_beat),
-                is_linear.eq(target.space >= Space.WEIGHT),
+                is_linear.eq(to_linear),
                 part_written.eq(part),
             ]
             with m.If(part_last_beat):

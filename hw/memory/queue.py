@@ -81,12 +81,27 @@ class Relay(Component):
     moves : Out(1)
         No item is at ``o``, or the one there is taken. Most of what waits for a late ``o.ready`` can wait for this instead, so that
         it is not made of it once more.
+    then_valid, then_ready : Out(1)
+        What ``o.valid`` and ``i.ready`` become.
+    following : Out(shape)
+        The item that is at ``o`` in the next cycle, if there is one and ``moves`` is 1.
     """
 
     def __init__(self, shape, *, spare: bool = True, flags: int = 0) -> None:
         self._spare = spare
         item = stream.Signature(shape)
-        super().__init__({"i": In(item), "o": Out(item), "i_flags": In(flags), "o_flags": Out(flags), "moves": Out(1)})
+        super().__init__(
+            {
+                "i": In(item),
+                "o": Out(item),
+                "i_flags": In(flags),
+                "o_flags": Out(flags),
+                "moves": Out(1),
+                "then_valid": Out(1),
+                "then_ready": Out(1),
+                "following": Out(shape),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         """The spare register takes the item that comes while the other one is held up."""
@@ -96,26 +111,31 @@ class Relay(Component):
         flags = Signal.like(self.o_flags, name="flags", reset_less=True)
         coming_flags = Mux(self.i.valid, self.i_flags, 0)
         m.d.comb += [self.o.payload.eq(offered), self.o_flags.eq(flags), self.moves.eq(~self.o.valid | self.o.ready)]
+        m.d.sync += self.o.valid.eq(self.then_valid)
         if not self._spare:
-            m.d.comb += self.i.ready.eq(~self.o.valid)
+            m.d.comb += [
+                self.i.ready.eq(~self.o.valid),
+                self.following.eq(self.i.payload),
+                self.then_valid.eq(Mux(self.o.valid, ~self.o.ready, self.i.valid)),
+                self.then_ready.eq(~self.then_valid),
+            ]
             with m.If(~self.o.valid):
-                m.d.sync += [self.o.valid.eq(self.i.valid), offered.eq(self.i.payload), flags.eq(coming_flags)]
+                m.d.sync += [offered.eq(self.i.payload), flags.eq(coming_flags)]
             with m.Elif(self.o.ready):
-                m.d.sync += [self.o.valid.eq(0), flags.eq(0)]
+                m.d.sync += flags.eq(0)
             return m
         spare = Signal.like(self.i.payload, name="spare", reset_less=True)
         spare_flags = Signal.like(self.o_flags, name="spare_flags", reset_less=True)
         spare_valid = Signal()
-        m.d.comb += self.i.ready.eq(~spare_valid)
+        m.d.comb += [
+            self.i.ready.eq(~spare_valid),
+            self.following.eq(Mux(spare_valid, spare, self.i.payload)),
+            self.then_valid.eq(~self.moves | spare_valid | self.i.valid),
+            self.then_ready.eq(self.moves | ~(spare_valid | self.i.valid)),
+        ]
+        m.d.sync += spare_valid.eq(~self.then_ready)
         with m.If(~spare_valid):
             m.d.sync += [spare.eq(self.i.payload), spare_flags.eq(coming_flags)]
         with m.If(self.moves):
-            m.d.sync += [
-                self.o.valid.eq(spare_valid | self.i.valid),
-                offered.eq(Mux(spare_valid, spare, self.i.payload)),
-                flags.eq(Mux(spare_valid, spare_flags, coming_flags)),
-                spare_valid.eq(0),
-            ]
-        with m.Elif(self.i.valid):
-            m.d.sync += spare_valid.eq(1)
+            m.d.sync += [offered.eq(self.following), flags.eq(Mux(spare_valid, spare_flags, coming_flags))]
         return m

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
-from tercel.hw.interfaces import WORD_READ_LAYOUT, BankReadSignature, BankWriteSignature, word_write_layout
+from tercel.hw.interfaces import BANK_BITS, WORD_READ_LAYOUT, BankReadSignature, BankWriteSignature, word_write_layout
 from tercel.hw.isa import Space
 from tercel.hw.local_register import local
 from tercel.hw.memory.block import block_bits, block_memory, block_read
@@ -46,6 +46,9 @@ class Scratchpad(Component):
         Always granted. ``en`` comes two cycles before its ``addr`` and ``data``, with which the word is written.
     depthwise_write, load_write : In(stream.Signature(word_write_layout(config)))
         Share one path to the banks, depthwise first. A word is taken when the drain does not write that bank in the next cycle.
+    depthwise_next_bank, load_next_bank : In(BANK_BITS)
+        Bank of the word that the stream offers in the next cycle, in a cycle in which it offers none to this scratchpad or the one it
+        offers is taken. Whether a word has to wait is so known before it is offered.
     """
 
     def __init__(self, config: Config, *, depth: int, space: Space) -> None:
@@ -60,6 +63,8 @@ class Scratchpad(Component):
                 "drain_write": In(BankWriteSignature(config)),
                 "depthwise_write": In(stream.Signature(word_write_layout(config))),
                 "load_write": In(stream.Signature(word_write_layout(config))),
+                "depthwise_next_bank": In(BANK_BITS),
+                "load_next_bank": In(BANK_BITS),
             }
         )
 
@@ -75,12 +80,22 @@ class Scratchpad(Component):
         store_mine = Signal()
         depthwise_mine = Signal()
         load_mine = Signal()
-        # What the drain does is known early enough for a copy beside each who waits for it.
         drain_next, drain_now = Signal(pixels), Signal(pixels)
         m.d.sync += [drain_next.eq(self.drain_write.en), drain_now.eq(drain_next)]
         taken = Signal(pixels)
-        depthwise_waits = _flag_of(m, local(m, self.drain_write.en, name="drain_for_depthwise"), depthwise.p.bank, name="depthwise")
-        load_waits = _flag_of(m, local(m, self.drain_write.en, name="drain_for_load"), load.p.bank, name="load")
+        # Registers, as a stream's ready reaches far: the drain keeps the word that is offered waiting. It is looked up both for that word
+        # and for the one that follows it.
+        depthwise_waits, load_waits = Signal(reset_less=True), Signal(reset_less=True)
+        for name, stream_, next_bank, waits, stays in (
+            ("depthwise", depthwise, self.depthwise_next_bank, depthwise_waits, depthwise_mine & depthwise_waits),
+            ("load", load, self.load_next_bank, load_waits, load_mine & (load_waits | depthwise_mine)),
+        ):
+            same, other = (
+                _flag_of(m, self.drain_write.en, bank, name=f"{name}_{which}")
+                for which, bank in (("same", stream_.p.bank), ("next", next_bank))
+            )
+            m.d.sync += waits.eq(Mux(stays, same, other))
+        # What the drain does is known early enough for a copy beside the one who waits for it.
         store_waits = _flag_of(m, local(m, drain_next | taken, name="written_for_store"), store.p.bank, name="store")
         word_en = Signal(pixels)
         word = Signal(word_write_layout(self._config), reset_less=True)

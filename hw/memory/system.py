@@ -6,6 +6,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import (
+    BANK_BITS,
     BankReadSignature,
     BankWriteSignature,
     EngineSignature,
@@ -35,8 +36,8 @@ _READS = {
 class MemorySystem(Component):
     """Scratchpads, linear memories, load engine, store engine and memory port.
 
-    The members of memories that the config lacks do not exist: ``record_read``, ``depthwise_parameter_read``, ``depthwise_read`` and
-    ``depthwise_write`` without ``depthwise``, ``threshold_read`` without thresholds.
+    The members of memories that the config lacks do not exist: ``record_read``, ``depthwise_parameter_read``, ``depthwise_read``,
+    ``depthwise_write`` and ``depthwise_write_next_bank`` without ``depthwise``, ``threshold_read`` without thresholds.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ class MemorySystem(Component):
         For each bank the scratchpad that ``array_write.en`` means, 0 array or 1 window.
     depthwise_write : In(stream.Signature(word_write_layout(config)))
         The depthwise engine's output words.
+    depthwise_write_next_bank : In(BANK_BITS)
+        Their ``next_bank``, see :class:`Scratchpad`.
     weight_read, parameter_read, record_read, depthwise_parameter_read, threshold_read
         In(linear_read_signature(config, space=...)).
     fetch : In(MemoryReadSignature(config))
@@ -91,6 +94,7 @@ class MemorySystem(Component):
         if config.depthwise:
             members["depthwise_read"] = In(BankReadSignature(config))
             members["depthwise_write"] = In(stream.Signature(word_write_layout(config)))
+            members["depthwise_write_next_bank"] = In(BANK_BITS)
         for space, name in _READS.items():
             if space in spaces(config):
                 members[name] = In(linear_read_signature(config, space=space))
@@ -143,6 +147,7 @@ class MemorySystem(Component):
                 scratchpad.drain_write.data.eq(drain_data),
                 scratchpad.load_write.valid.eq(load.write.valid),
                 scratchpad.load_write.payload.eq(load.write.payload),
+                scratchpad.load_next_bank.eq(load.write_next_bank),
                 scratchpad.store_read.valid.eq(store.read.valid),
                 scratchpad.store_read.payload.eq(store.read.payload),
             ]
@@ -150,6 +155,7 @@ class MemorySystem(Component):
                 m.d.comb += [
                     scratchpad.depthwise_write.valid.eq(self.depthwise_write.valid),
                     scratchpad.depthwise_write.payload.eq(self.depthwise_write.payload),
+                    scratchpad.depthwise_next_bank.eq(self.depthwise_write_next_bank),
                 ]
         m.submodules.collector = collector = Collector(config)
         m.d.comb += [
