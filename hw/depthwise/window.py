@@ -68,12 +68,12 @@ class Window(wiring.Component):
                 m.d.comb += [mux.inputs[bank].eq(words[bank][part]) for bank in range(config.pixels)]
                 m.d.comb += [mux.inputs[config.pixels].eq(pad), mux.sel.eq(banks[word]), chosen[word][part].eq(mux.o)]
         # Matrix-vector: every lane gets the byte of its tap.
-        spread = Signal(data.ArrayLayout(8, 3), reset_less=True)
+        spread = []
         for row in range(3):
             m.submodules[f"byte_{row}"] = mux = WideMux(width=8, count=lanes)
-            select = delayed(m, (early.byte + 3 * row)[: len(mux.sel)], 1, name=f"select_{row}")
-            m.d.comb += [mux.inputs.as_value().eq(chosen[3]), mux.sel.eq(select)]
-            m.d.sync += spread[row].eq(mux.o)
+            select = delayed(m, (early.byte + 3 * row)[: len(mux.sel)], 2, name=f"select_{row}")
+            m.d.comb += [mux.inputs.as_value().eq(incoming[3]), mux.sel.eq(select)]
+            spread.append(mux.o)
         window = Signal(self.window.shape(), reset_less=True)
         m.d.comb += [self.window.eq(window), self.taps.eq(delayed(m, choose.taps, 2, name="taps"))]
         # The moves, in registers beside the lanes.
