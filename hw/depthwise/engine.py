@@ -100,6 +100,7 @@ class DepthwiseEngine(wiring.Component):
             intake.walked.eq(rows.finished),
             loops.begin.eq(intake.begin),
             place.begin.eq(intake.begin),
+            intake.finishing.eq(place.finishing),
             intake.finished.eq(place.finished),
             # Rows and room.
             rows.slot.eq(fetch.slot),

@@ -22,10 +22,10 @@ class Placement(wiring.Component):
     ``word`` enters with ``word_valid``, without backpressure; each ``claim`` promises one word and may only come the cycle after
     ``credit``.
     ``begin`` starts an instruction, whose fields hold from the cycle before until ``finished``, the cycle after the one in which its last
-    word is accepted. ``write_next_bank`` is the ``next_bank`` of ``write``, see
+    word is accepted, which is ``finishing``. ``write_next_bank`` is the ``next_bank`` of ``write``, see
     :class:`~tercel.hw.memory.scratchpad.Scratchpad`.
     A word past its scratchpad is not offered, nor any after it: ``range_fault`` instead, for good. ``write.ready`` reaches nothing but the
-    relay's registers and ``finished``.
+    relay's registers and ``finishing``.
     """
 
     def __init__(self, config: Config, *, depth: int) -> None:
@@ -35,6 +35,7 @@ class Placement(wiring.Component):
             {
                 "instruction": In(INSTRUCTION),
                 "begin": In(1),
+                "finishing": Out(1),
                 "finished": Out(1),
                 "credit": Out(1, init=1),
                 "claim": In(1),
@@ -125,7 +126,8 @@ class Placement(wiring.Component):
             relay.o.ready.eq(self.write.valid & self.write.ready),
             self.write_next_bank.eq(relay.following.bank),
         ]
-        m.d.sync += [self.finished.eq(relay.o.valid & relay.moves & relay.o.p.last), self.range_fault.eq(relay.o.valid & relay.o.p.over)]
+        m.d.comb += self.finishing.eq(relay.o.valid & relay.moves & relay.o.p.last)
+        m.d.sync += [self.finished.eq(self.finishing), self.range_fault.eq(relay.o.valid & relay.o.p.over)]
         m.submodules.line = line = MuxAdd(ADDR_BITS)
         m.d.comb += [
             line.a.eq(Mux(rows.end, group + 1, group)),
