@@ -81,8 +81,11 @@ class LinearMemory(Component):
         size = part_bytes(config, space=self._space)
         useful = self._useful(self.write.data[len(self.write.data) - 8 * size :])
         mine = self.write.en & (self.write.space == self._space)
-        word = Signal(len(useful), name="word_written", reset_less=True)
-        m.d.sync += word.eq(useful)
+        # Their memories lie far from the others, which share a register.
+        if self._space == Space.DEPTHWISE_PARAMETER:
+            word = local(m, useful, name="word_written")
+        else:
+            word = delayed(m, useful, 1, name="word_written")
 
         read = Cat(self.read.en, self.read.addr)
         if self._space == Space.RECORD:
