@@ -31,12 +31,13 @@ def test_cells_equal_expression(count, tmp_path):
     cells = verilog.convert(WideMux(width=2, count=count), name="cells", platform=Ecp5(), emit_src=False)
     assert "PFUMX" in cells and "PFUMX" not in plain
     assert ("L6MUX21" in cells) == (count > 4)
-    assert _prove(plain + cells, tmp_path)
+    assert prove(plain + cells, tmp_path)
     wrong = cells.replace("16'hcaca", "16'hcacb")
-    assert wrong != cells and not _prove(plain + wrong, tmp_path)
+    assert wrong != cells and not prove(plain + wrong, tmp_path)
 
 
-def _prove(text, folder):
+def prove(text, folder):
+    """Whether the modules ``plain`` and ``cells`` of a Verilog text are equal."""
     source = folder / "both.v"
     source.write_text(text + _CELLS)
     steps = (

@@ -3,18 +3,27 @@
 The fetch sends every beat to all queues, a few wires; were the whole instruction sent, its hundreds would lie between all engines.
 """
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 from tercel.hw.control.fetch import beat_layout
+from tercel.hw.local_register import local
+
+_BITS_MOVED = 192
+"""Bits that one register moves: few enough to lie together."""
+
+
+def assembly_beats(config: Config, *, instruction_bits: int) -> int:
+    """Beats that hold the low ``instruction_bits``."""
+    return -(-instruction_bits // (8 * config.memory_width))
 
 
 class Assembly(Component):
     """The low bits of the instruction whose beats came last.
 
-    The instruction is complete in the cycle after its last beat's bits and stays until the next one's first. Synthesis makes one of those
-    that put together as many bits.
+    The instruction is complete in the cycle after its last beat's bits and stays until the next one's first. Those that need as many
+    beats of it share one.
 
     Parameters
     ----------
@@ -34,7 +43,7 @@ class Assembly(Component):
     def __init__(self, config: Config, *, instruction_bits: int) -> None:
         self._config = config
         self._beat_bits = 8 * config.memory_width
-        self._beats = -(-instruction_bits // self._beat_bits)
+        self._beats = assembly_beats(config, instruction_bits=instruction_bits)
         super().__init__({"beat": In(beat_layout(config)), "instruction": Out(instruction_bits)})
 
     def elaborate(self, platform) -> Module:
@@ -42,9 +51,9 @@ class Assembly(Component):
         m = Module()
         beat = self.beat
         shifted = Signal(self._beats * self._beat_bits, reset_less=True)
-        shift = Signal(reset_less=True)
         m.d.comb += self.instruction.eq(shifted)
-        m.d.sync += shift.eq(beat.valid & (beat.number < self._beats))
-        with m.If(shift):
-            m.d.sync += shifted.eq(shifted[self._beat_bits :] | beat.data << len(shifted) - self._beat_bits)
+        moved = Cat(shifted[self._beat_bits :], beat.data)
+        for first in range(0, len(shifted), _BITS_MOVED):
+            with m.If(local(m, beat.valid & (beat.number < self._beats), name=f"shift_{first}")):
+                m.d.sync += shifted[first : first + _BITS_MOVED].eq(moved[first : first + _BITS_MOVED])
         return m

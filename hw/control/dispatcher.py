@@ -5,9 +5,8 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
-from tercel.hw.control.assembly import Assembly
 from tercel.hw.control.checks import OWN_ENGINE, Checks, fields_bits
-from tercel.hw.control.fetch import beat_layout, fetched_layout
+from tercel.hw.control.fetch import fetched_layout
 from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.isa import LAYOUTS, Engine, Fault, Opcode
 
@@ -19,8 +18,10 @@ class Dispatcher(Component):
 
     Members
     -------
-    i, beat : In
-        The stream and the beats that :class:`~tercel.hw.control.fetch.Fetch` gives.
+    i : In
+        The stream that :class:`~tercel.hw.control.fetch.Fetch` gives.
+    instruction
+        The low :func:`~tercel.hw.control.checks.fields_bits` of the instruction that the assembly holds: that of the next item.
     load, array, depthwise, store
         Streams to the four queues: the index of the instruction that the fetch has sent them last.
     halted
@@ -36,7 +37,7 @@ class Dispatcher(Component):
         super().__init__(
             {
                 "i": In(stream.Signature(fetched_layout(config))),
-                "beat": In(beat_layout(config)),
+                "instruction": In(fields_bits(config)),
                 **{engine.name.lower(): Out(stream.Signature(unsigned(16))) for engine in Engine},
                 "halted": Out(1),
                 "blocked": Out(1),
@@ -47,11 +48,9 @@ class Dispatcher(Component):
     def elaborate(self, platform) -> Module:
         """The instruction stays where it is put together while it is looked at; HALT and a fault stay for good."""
         m = Module()
-        m.submodules.assembly = assembly = Assembly(self._config, instruction_bits=fields_bits(self._config))
-        instruction = assembly.instruction
+        instruction = self.instruction
         m.submodules.checks = checks = Checks(self._config)
         m.d.comb += [
-            assembly.beat.eq(self.beat),
             checks.instruction.eq(instruction),
             checks.nonzero.eq(self.i.p.nonzero),
             self.report.index.eq(self.i.p.index),

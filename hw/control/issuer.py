@@ -4,13 +4,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
-from tercel.hw.config import Config
-from tercel.hw.control.assembly import Assembly
-from tercel.hw.control.fetch import beat_layout
 from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.control.tokens import TokenSignature
 from tercel.hw.interfaces import EngineSignature
 from tercel.hw.isa import HEADER_LAYOUT, QUEUE_DEPTH, Engine, Opcode
+from tercel.hw.late_mux import late_mux
 from tercel.hw.local_register import local
 from tercel.hw.table import table
 
@@ -30,7 +28,7 @@ class Issuer(Component):
 
     ::
 
-        beat -> assembly
+        instruction
                    |
         i ---------+-> slots (QUEUE_DEPTH) -> start            take on start; reserve after start; release when the oldest started
                             |            done -> post     give on done
@@ -43,8 +41,6 @@ class Issuer(Component):
 
     Parameters
     ----------
-    config
-        ``memory_width`` is used.
     instruction_bits
         Bits of an instruction that the engine needs; the others are 0 at ``engine.start``.
     events
@@ -52,8 +48,8 @@ class Issuer(Component):
 
     Members
     -------
-    beat : In(beat_layout(config))
-        The fetch's beats of the instructions of all queues.
+    instruction : In(instruction_bits)
+        What an assembly holds.
     i
         Indices of the instructions for this queue, accepted while fewer than QUEUE_DEPTH wait; each while its instruction is the one that
         the assembly holds.
@@ -71,12 +67,11 @@ class Issuer(Component):
         The engine's events of the cycle before, then :data:`QUEUE_EVENTS`; exactly one bit in every cycle, as the engine sets at most one.
     """
 
-    def __init__(self, config: Config, *, instruction_bits: int, events: int) -> None:
-        self._config = config
+    def __init__(self, *, instruction_bits: int, events: int) -> None:
         self._instruction_bits = instruction_bits
         super().__init__(
             {
-                "beat": In(beat_layout(config)),
+                "instruction": In(instruction_bits),
                 "i": In(stream.Signature(unsigned(16))),
                 "engine": In(EngineSignature(events)),
                 "tokens": Out(TokenSignature()),
@@ -108,13 +103,14 @@ class Issuer(Component):
         m.d.sync += room.eq(table(Cat(*slot_valid, *started_valid), _has_room))
         m.d.comb += self.i.ready.eq(room & ~slot_valid[-1])
         start = Signal()
-        leaves = [start, *(~valid for valid in slot_valid[:-1])]
         enters = [*slot_valid[1:], self.i.valid & self.i.ready]
-        m.submodules.assembly = assembly = Assembly(self._config, instruction_bits=self._instruction_bits)
         arriving = Signal(slot_layout)
-        m.d.comb += [assembly.beat.eq(self.beat), arriving.instruction.eq(assembly.instruction), arriving.index.eq(self.i.payload)]
+        m.d.comb += [arriving.instruction.eq(self.instruction), arriving.index.eq(self.i.payload)]
+        valid_next = [Signal(name=f"slot_valid_next_{number}") for number in range(QUEUE_DEPTH)]
         for number, source in enumerate([*slots[1:], arriving]):
-            _slot(m, slots[number], slot_valid[number], source=source, enters=enters[number], leaves=leaves[number])
+            _slot(m, slots[number], slot_valid[number], source=source, valid_next=valid_next[number])
+            if number:
+                m.d.comb += valid_next[number].eq(Mux(slot_valid[number], slot_valid[number - 1], enters[number]))
 
         # Start. A slot is refilled a cycle after it was emptied, so the next head sees what this one took and reserves.
         header, following = (data.View(HEADER_LAYOUT, slot.instruction[: HEADER_LAYOUT.size]) for slot in slots[:2])
@@ -130,14 +126,24 @@ class Issuer(Component):
         # ``start`` comes from across the chip, and who starts next looks two cycles later.
         taking = Signal(len(Engine))
         synchronizing = Signal()
+        may_end = Signal()
         done = Signal()
+        able = Signal()
+
+        def after_start(then, otherwise, *, name: str) -> Signal:
+            """``then`` if the head starts, else ``otherwise``; the engine's ``ready`` passes one LUT, as it comes from across the chip."""
+            ready, not_ready = Mux(able, then, otherwise), Mux(able & is_sync, then, otherwise)
+            return late_mux(m, engine.start.ready, ready, not_ready, width=len(Value.cast(otherwise)), name=name)
+
         m.d.comb += [
+            able.eq(may_start & (missing == 0)),
             tokens_ready.eq((missing == 0) & reserved),
             fence_ready.eq(~in_engine | ~(fenced | synchronizing)),
-            engine.start.valid.eq(may_start & (missing == 0) & ~is_sync),
+            engine.start.valid.eq(able & ~is_sync),
             engine.start.p.instruction.eq(head.instruction),
             engine.start.p.index.eq(head.index),
-            start.eq(may_start & (missing == 0) & (is_sync | engine.start.ready)),
+            start.eq(able & (is_sync | engine.start.ready)),
+            valid_next[0].eq(after_start(0, head_valid | enters[0], name="slot_valid_after_start")),
             tokens.take.eq(taking),
             tokens.reserve.eq(unreserved & tokens.room),
         ]
@@ -145,36 +151,43 @@ class Issuer(Component):
         # token comes latest and stays by itself. SYNC waits for the instructions before it, and what follows one for its end.
         syncs_next = following.opcode == Opcode.SYNC
         fenced_next = Mux(head_valid, fenced, following.fence | syncs_next)
-        in_engine_next = ~only | (oldest_valid & ~done)
         reserved_next = (unreserved & ~tokens.room) == 0
         more_next = _any(started_valid[2:]) | (started_valid[1] & oldest_valid)
         m.d.sync += [
             missing.eq(Mux(head_valid, header.wait, following.wait) & ~tokens.available_next),
             reserved.eq(reserved_next),
-            only.eq(~(start | more_next)),
-            may_start.eq(
-                (head_valid | slot_valid[1])
-                & ~start
-                & reserved_next
-                & ~(newest_valid & started_valid[-2])
-                & ~(in_engine_next & (fenced_next | synchronizing))
-            ),
+            only.eq(after_start(0, ~more_next, name="only_after_start")),
         ]
+        ready_next = (head_valid | slot_valid[1]) & reserved_next & ~(newest_valid & started_valid[-2])
+        alone_next = fenced_next | synchronizing
+
+        def may_start_next(starts, *, name: str) -> Signal:
+            """What ``may_start`` becomes, where the head ``starts`` or not; the engine's ``done`` comes as late as its ``ready``."""
+            done_or_not = may_end, may_end & synchronizing
+            high, low = (ready_next & ~starts & ~(alone_next & (~only | (oldest_valid & ~ends))) for ends in done_or_not)
+            return late_mux(m, engine.done.valid, high, low, name=name)
+
+        ready, not_ready = may_start_next(able, name="may_start_ready"), may_start_next(able & is_sync, name="may_start_not_ready")
+        m.d.sync += may_start.eq(late_mux(m, engine.start.ready, ready, not_ready, name="may_start_next"))
         with m.If(~head_valid):
             m.d.sync += [is_sync.eq(syncs_next), fenced.eq(fenced_next)]
-        m.d.sync += [unreserved.eq(unreserved & ~tokens.room), taking.eq(Mux(start, header.wait, 0))]
+        m.d.sync += [
+            unreserved.eq(after_start(header.post, unreserved & ~tokens.room, name="unreserved_after_start")),
+            taking.eq(Mux(start, header.wait, 0)),
+        ]
         _move_up(m, started, started_valid)
+        newest_stays = newest_valid & started_valid[-2]
+        m.d.sync += newest_valid.eq(after_start(1, newest_stays, name="newest_valid_after_start"))
         # ``start`` comes late in a cycle: what can follows the head until then.
         with m.If(~newest_valid):
             m.d.sync += [started[-1].index.eq(head.index), started[-1].wait.eq(header.wait)]
         with m.If(~synchronizing):
             m.d.sync += post.eq(header.post)
         with m.If(start):
-            m.d.sync += [newest_valid.eq(1), unreserved.eq(header.post), synchronizing.eq(is_sync)]
+            m.d.sync += synchronizing.eq(is_sync)
 
         # Release and done. Only the last started instruction may still be without room for its tokens.
         released = Signal()
-        may_end = Signal()
         # Known a cycle ahead as well. In a cycle with ``start`` everything is reserved.
         m.d.sync += may_end.eq(Mux(oldest_valid, ~done, started_valid[1]) & (reserved_next | more_next))
         m.d.comb += [
@@ -188,8 +201,10 @@ class Issuer(Component):
             m.d.sync += [oldest_valid.eq(0), synchronizing.eq(0)]
 
         # What the supervisor and the counters want to know.
-        frozen = Signal()
         quiet = Signal()
+        faulty = Signal()
+        is_oldest = Signal(reset_less=True)
+        waits = Signal()
         happened = Signal.like(engine.events, reset_less=True)
         token_waits = Signal(reset_less=True)
         fence_waits = Signal(reset_less=True)
@@ -197,22 +212,26 @@ class Issuer(Component):
             happened.eq(engine.events),
             token_waits.eq(head_valid & ~tokens_ready),
             fence_waits.eq(head_valid & tokens_ready & ~fence_ready),
+            faulty.eq(engine.fault_valid),
+            is_oldest.eq(oldest_valid & (engine.fault_index == oldest.index)),
         ]
         m.d.comb += [
+            # Of a fault of an instruction behind the oldest nothing may be seen.
+            self.stuck.eq(waits | (faulty & is_oldest)),
             self.empty.eq(~_any(slot_valid) & ~in_engine),
             quiet.eq(~happened.any()),
-            frozen.eq(oldest_valid & engine.fault_valid & (engine.fault_index == oldest.index)),
-            self.report.fault.eq(engine.fault_valid),
+            self.report.fault.eq(faulty),
             self.report.code.eq(engine.fault_code),
-            self.report.valid.eq(~self.empty),
-            self.report.index.eq(Mux(in_engine, oldest.index, head.index)),
+            # Once nobody can move, everything has moved up.
+            self.report.valid.eq(oldest_valid | head_valid),
+            self.report.index.eq(Mux(oldest_valid, oldest.index, head.index)),
             self.events.eq(Cat(happened, quiet & token_waits, quiet & fence_waits, quiet & ~token_waits & ~fence_waits)),
         ]
         with m.If(in_engine):
             ended = engine.done.valid | synchronizing
-            m.d.sync += self.stuck.eq(frozen | (oldest_valid & only & ended & ~reserved))
+            m.d.sync += waits.eq(oldest_valid & only & ended & ~reserved)
         with m.Else():
-            m.d.sync += self.stuck.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
+            m.d.sync += waits.eq(~_any(slot_valid) | (head_valid & ~tokens_ready))
         return m
 
 
@@ -225,16 +244,15 @@ def _any(flags: list[Signal]):
     return Cat(*flags).any()
 
 
-def _slot(m: Module, slot: data.View, valid: Signal, *, source: data.View, enters: Value, leaves: Value) -> None:
+def _slot(m: Module, slot: data.View, valid: Signal, *, source: data.View, valid_next: Signal) -> None:
     """A register that follows ``source`` until an entry is in it, with copies of ``valid`` beside its bits.
 
     The copies are not reset; a reset ends long before an entry comes.
     """
-    now = Mux(valid, ~leaves, enters)
-    m.d.sync += valid.eq(now)
+    m.d.sync += valid.eq(valid_next)
     bits, source_bits = slot.as_value(), source.as_value()
     for first in range(0, len(bits), _BITS_HELD):
-        held = local(m, now, name=f"{valid.name}_{first}")
+        held = local(m, valid_next, name=f"{valid.name}_{first}")
         with m.If(~held):
             m.d.sync += bits[first : first + _BITS_HELD].eq(source_bits[first : first + _BITS_HELD])
 

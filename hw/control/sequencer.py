@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from tercel.hw.config import Config
-from tercel.hw.control.checks import OWN_ENGINE
+from tercel.hw.control.assembly import Assembly, assembly_beats
+from tercel.hw.control.checks import OWN_ENGINE, fields_bits
 from tercel.hw.control.counters import Counters
 from tercel.hw.control.csr import SETTINGS, Csr
 from tercel.hw.control.dispatcher import Dispatcher
@@ -98,14 +99,25 @@ class Sequencer(Component):
         m.submodules.counters = again(counters)
         m.submodules.supervisor = again(supervisor)
 
+        assemblies = {}
+
+        def assembled(bits: int) -> Value:
+            """The low ``bits`` of the instruction that was fetched last, from an assembly for all who need as many beats."""
+            beats = assembly_beats(self._config, instruction_bits=bits)
+            if beats not in assemblies:
+                assemblies[beats] = Assembly(self._config, instruction_bits=beats * 8 * self._config.memory_width)
+                m.submodules[f"assembly_{beats}"] = assemblies[beats]
+                m.d.comb += assemblies[beats].beat.eq(fetch.beat)
+            return assemblies[beats].instruction[:bits]
+
         issuers = []
         for engine, events in self._engine_events.items():
             name = engine.name.lower()
             bits = max(RESERVED_LOW[opcode] for opcode, own in OWN_ENGINE.items() if own == engine)
-            issuer = Issuer(self._config, instruction_bits=bits, events=len(events))
+            issuer = Issuer(instruction_bits=bits, events=len(events))
             m.submodules[f"issuer_{name}"] = again(issuer)
             connect(m, dispatcher=getattr(dispatcher, name), issuer=issuer.i)
-            m.d.comb += issuer.beat.eq(fetch.beat)
+            m.d.comb += issuer.instruction.eq(assembled(bits))
             connect(m, tokens=getattr(tokens, name), issuer=issuer.tokens)
             connect(m, engine=flipped(getattr(self, name)), issuer=issuer.engine)
             issuers.append(issuer)
@@ -115,7 +127,7 @@ class Sequencer(Component):
         memory = delayed(m, Cat(self.memory_read, self.memory_write), 1, name="memory")
         connect(m, fetch=fetch.memory, memory=flipped(self.program))
         connect(m, fetch=fetch.o, dispatcher=dispatcher.i)
-        m.d.comb += dispatcher.beat.eq(fetch.beat)
+        m.d.comb += dispatcher.instruction.eq(assembled(fields_bits(self._config)))
         m.d.comb += [
             fetch.run.eq(run),
             fetch.base.eq(csr.program_base),

@@ -75,7 +75,7 @@ class Supervisor(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """The reports are compared one a cycle, each a cycle after it was chosen: a fault comes before a wait, then the lower index."""
+        """The reports are compared one every other cycle, while the counters drain: a fault comes before a wait, then the lower index."""
         m = Module()
         stopped = Signal()
         settled = Signal(range(SETTLE_CYCLES))
@@ -84,12 +84,14 @@ class Supervisor(Component):
         best = Signal(17, init=0x1FFFF)
         best_code = Signal(4)
         rank = Cat(report.index, ~report.fault)
+        better = Signal(reset_less=True)
         drained = Signal(range(self._drain_cycles + 1))
         faulty = Signal()
         m.d.sync += [
             report.eq(self.reports[reporter]),
             stopped.eq(self.stuck & self.memory_idle),
             settled.eq(Mux(stopped, settled + 1, 0)),
+            better.eq(report.valid & (rank < best)),
             self.running.eq(0),
         ]
 
@@ -105,11 +107,16 @@ class Supervisor(Component):
                     m.d.sync += faulty.eq(1)
                     m.next = "COMPARE"
             with m.State("COMPARE"):
-                with m.If(report.valid & (rank < best)):
-                    m.d.sync += [best.eq(rank), best_code.eq(Mux(report.fault, report.code, Fault.DEADLOCK))]
                 m.d.sync += reporter.eq(reporter + 1)
+                m.next = "CHOOSE"
+            with m.State("CHOOSE"):
+                with m.If(better):
+                    m.d.sync += [best.eq(rank), best_code.eq(Mux(report.fault, report.code, Fault.DEADLOCK))]
                 with m.If(reporter == self._reporters):
                     m.next = "DRAIN"
+                with m.Else():
+                    m.d.sync += drained.eq(drained + 1)
+                    m.next = "COMPARE"
             with m.State("DRAIN"):
                 m.d.sync += drained.eq(drained + 1)
                 with m.If(drained == self._drain_cycles):
