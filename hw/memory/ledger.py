@@ -11,6 +11,7 @@ from tercel.hw.memory.walk import MOVE_LAYOUT
 from tercel.hw.up_down import up_down
 
 IN_FLIGHT_MAX = 4
+"""A power of two."""
 
 
 class Ledger(Component):
@@ -52,6 +53,8 @@ class Ledger(Component):
         landed = Signal(range(IN_FLIGHT_MAX + 1))
         landing = Signal()
         finish = Signal()
+        # The queue's own ``w_rdy`` compares.
+        room = ~entries.w_level[IN_FLIGHT_MAX.bit_length() - 1]
         move = Signal(MOVE_LAYOUT)
         entry = Signal(DONE_LAYOUT)
         m.d.comb += [
@@ -60,8 +63,8 @@ class Ledger(Component):
             entry.post.eq(move.post),
             entries.w_data.eq(entry),
             self.move.payload.eq(move),
-            self.move.valid.eq(engine.start.valid & entries.w_rdy),
-            engine.start.ready.eq(self.move.ready & entries.w_rdy),
+            self.move.valid.eq(engine.start.valid & room),
+            engine.start.ready.eq(self.move.ready & room),
             entries.w_en.eq(engine.start.valid & self.move.ready),
             engine.done.valid.eq(landing | (landed != 0)),
             engine.done.payload.eq(entries.r_data),
