@@ -1,4 +1,4 @@
-"""A 2:1 multiplexer whose select comes late in a cycle: one LUT from it to the result.
+"""A 2:1 multiplexer with an input that comes late in a cycle: one LUT from it to the result.
 
 Synthesis takes all registers for equally near. What it makes of a handshake with another block may have the wire from afar at the bottom
 of two or three LUTs that lie apart. A cell of the FPGA it does not take apart: everything else is worked out in front of it.
@@ -23,12 +23,10 @@ class LateMux(Component):
 
     Members
     -------
-    select : In(1)
-        It comes late.
-    high, low : In(width)
-        The inputs.
+    select : In(1), high, low : In(width)
+        The inputs; any may come late.
     o : Out(width)
-        One of them.
+        ``high`` or ``low``.
     """
 
     def __init__(self, width: int):

@@ -5,6 +5,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
+from tercel.hw.late_mux import late_mux
 from tercel.hw.link.frame import MESSAGE_LAYOUT
 from tercel.hw.link.protocol import ANSWER, ANSWER_HEADER, IDENTITY, Command
 
@@ -70,11 +71,16 @@ class AnswerSender(Component):
         assert len(header) == 8 * ANSWER_HEADER.size
         identity = [Const(byte, 8) for byte in self._identity]
         identity[2:4] = self.last_sequence[:8], self.last_sequence[8:]
-        payload = Mux(identify, Array(identity)[place[: exact_log2(IDENTITY.size)]], self.buffer_data)
+        own = Mux(in_payload, Array(identity)[place[: exact_log2(IDENTITY.size)]], header.word_select(place[:2], 8))
+        stored = in_payload & ~identify
+        # What the buffer gives comes late in a cycle, so this register has no reset, which would take a LUT.
+        data = Signal(8, reset_less=True)
+        m.d.sync += data.eq(late_mux(m, stored, self.buffer_data, own, width=8, name="choice"))
         m.d.comb += [
             identify.eq(self.command == Command.IDENTIFY),
             self.buffer_addr.eq(place),
             self.o.valid.eq(loaded),
+            self.o.p.data.eq(data),
             self.o.p.last.eq(last & last_part),
         ]
         m.d.sync += [
@@ -83,7 +89,6 @@ class AnswerSender(Component):
             size.eq(Mux(in_payload, Mux(identify, IDENTITY.size, self.count), ANSWER_HEADER.size)),
             last.eq(following == size),
             last_part.eq(in_payload | ~(identify | self.has_data)),
-            self.o.p.data.eq(Mux(in_payload, payload, header.word_select(place[:2], 8))),
         ]
         with m.If(~self.send):
             m.d.sync += [over.eq(0), in_payload.eq(0)]

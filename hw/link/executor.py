@@ -6,6 +6,7 @@ from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
 from tercel.hw.interfaces import WishboneSignature, beat_addr_bits
+from tercel.hw.late_mux import late_mux
 from tercel.hw.link.bus import CSR_BYTES, TIMEOUT_CYCLES, BusMaster
 from tercel.hw.link.protocol import Command, Status
 from tercel.hw.link.request import HEADER_LAYOUT
@@ -36,7 +37,7 @@ class Executor(Component):
     answer : Out(1)
         Held: send an answer, with ``status`` and, with ``has_data``, as many bytes of the buffer as were asked for; IDENTIFY has its own.
     answered : In(1)
-        It has been sent.
+        It was sent in the cycle before.
     buffer_addr, buffer_write, buffer_data_w, buffer_data_r
         The buffer; what is read comes a cycle later.
     memory, csr
@@ -120,8 +121,13 @@ class Executor(Component):
         m.d.comb += [self.status.eq(Mux(identify, Status.OK, status)), self.has_data.eq(~writes & (status == Status.OK))]
 
         shift = Signal()
+        collect = Signal()
+        # What the buffer gives comes late in a cycle.
+        newest = late_mux(m, shift, self.buffer_data_r, master.data_r[-8:], width=8, name="newest_byte")
+        with m.If(shift | collect):
+            m.d.sync += word.eq(Cat(Mux(shift, word[8:], master.data_r[:-8]), newest))
         with m.If(shift):
-            m.d.sync += [word.eq(Cat(word[8:], self.buffer_data_r)), byte.eq(byte + 1)]
+            m.d.sync += byte.eq(byte + 1)
             with m.If(byte == last_byte):
                 m.d.sync += byte.eq(0)
 
@@ -161,8 +167,7 @@ class Executor(Component):
                 m.d.comb += master.start.eq(1)
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(~writes & ~master.done):
-                    m.d.sync += word.eq(master.data_r)
+                m.d.comb += collect.eq(~writes & ~master.done)
                 with m.If(master.done):
                     m.next = "SPREAD"
                     with m.If(writes):

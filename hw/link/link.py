@@ -97,7 +97,8 @@ class Link(Component):
         write = buffer.write_port()
         read = block_read(m, buffer, en=1, addr=Mux(executor.answer, answer.buffer_addr, executor.buffer_addr), name="buffer_byte")
 
-        # What has come, and whether its checksum is right, waits a cycle for those who look at all of it; bytes are 40 apart or more.
+        # What has come or gone, and whether its checksum is right, waits a cycle for those who look at all of it; bytes are 40 apart or
+        # more.
         begins, valid, ends, matches = (Signal(name=name) for name in ("begins", "valid", "ends", "matches"))
         received = Signal(8, reset_less=True)
         m.d.sync += [
@@ -106,6 +107,7 @@ class Link(Component):
             ends.eq(frame_receiver.end),
             received.eq(frame_receiver.data),
             matches.eq(crc.match),
+            executor.answered.eq(frame_transmitter.sent),
         ]
         connect(m, uart_receiver.o, frame_receiver.i)
         connect(m, answer.o, frame_transmitter.i)
@@ -131,7 +133,6 @@ class Link(Component):
             executor.header.eq(request.header),
             executor.length.eq(request.length),
             executor.buffer_data_r.eq(read),
-            executor.answered.eq(frame_transmitter.sent),
             answer.command.eq(request.header.command),
             answer.sequence.eq(request.header.sequence),
             answer.status.eq(executor.status),
