@@ -118,7 +118,8 @@ class Issuer(Component):
         fenced = Signal(reset_less=True)
         missing = Signal(len(Engine), reset_less=True)
         reserved = Signal(init=1)
-        may_start = Signal()
+        # Without a reset: it is 0 a cycle after the slots are empty.
+        may_start = Signal(reset_less=True)
         tokens_ready = Signal()
         fence_ready = Signal()
         unreserved = Signal(len(Engine))

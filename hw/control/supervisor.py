@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.control.report import REPORT_LAYOUT
 from tercel.hw.isa import Fault
+from tercel.hw.wide_mux import WideMux
 
 SETTLE_CYCLES = 8
 """Cycles for which nothing may move before the machine is taken to have stopped; longer than any transfer is between two registers."""
@@ -87,8 +88,11 @@ class Supervisor(Component):
         better = Signal(reset_less=True)
         drained = Signal(range(self._drain_cycles + 1))
         faulty = Signal()
+        m.submodules.choice = choice = WideMux(width=REPORT_LAYOUT.size, count=self._reporters)
+        m.d.comb += choice.sel.eq(reporter)
+        m.d.comb += [choice.inputs[number].eq(self.reports[number]) for number in range(self._reporters)]
         m.d.sync += [
-            report.eq(self.reports[reporter]),
+            report.eq(choice.o),
             stopped.eq(self.stuck & self.memory_idle),
             settled.eq(Mux(stopped, settled + 1, 0)),
             better.eq(report.valid & (rank < best)),
