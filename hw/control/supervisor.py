@@ -81,7 +81,7 @@ class Supervisor(Component):
         stopped = Signal()
         settled = Signal(range(SETTLE_CYCLES))
         reporter = Signal(range(self._reporters + 1))
-        report = Signal(REPORT_LAYOUT)
+        report = Signal(REPORT_LAYOUT, reset_less=True)
         best = Signal(17, init=0x1FFFF)
         best_code = Signal(4)
         rank = Cat(report.index, ~report.fault)
