@@ -150,8 +150,14 @@ class Issuer(Component):
         ]
         # What decides is known a cycle ahead, for the head or for what moves there; after a start there is none for a cycle. A missing
         # token comes latest and stays by itself. SYNC waits for the instructions before it, and what follows one for its end.
-        syncs_next = following.opcode == Opcode.SYNC
-        fenced_next = Mux(head_valid, fenced, following.fence | syncs_next)
+        syncs_next, following_fenced = (Signal(name=name, reset_less=True) for name in ("following_syncs", "following_fenced"))
+        behind = data.View(HEADER_LAYOUT, [*slots, arriving][2].instruction[: HEADER_LAYOUT.size])
+        with m.If(~slot_valid[1]):
+            m.d.sync += [
+                syncs_next.eq(behind.opcode == Opcode.SYNC),
+                following_fenced.eq(behind.fence | (behind.opcode == Opcode.SYNC)),
+            ]
+        fenced_next = Mux(head_valid, fenced, following_fenced)
         reserved_next = (unreserved & ~tokens.room) == 0
         more_next = _any(started_valid[2:]) | (started_valid[1] & oldest_valid)
         m.d.sync += [
