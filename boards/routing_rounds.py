@@ -9,7 +9,7 @@ UNTIL_CLOCK = "--tmg-ripup"
 """Argument of nextpnr: routes whose path is too slow are torn up and made again, in each round, until there are none."""
 
 LIMIT = 250
-"""Rounds. ``base`` on an 85F takes some 100 for a clock that placement estimates to be reached."""
+"""Rounds. ``base`` on an 85F takes some 100 where the clock is reached."""
 
 _ROUND = re.compile(r"iter=(\d+) .* tmgfail=(\d+) ")
 

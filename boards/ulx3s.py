@@ -40,8 +40,7 @@ def _ulx3s(*, part: str, config: Config, device: str, platform: type, clock_hz: 
         packer=PACKER,
         loader="ulx3s",
         seed=seed,
-        # Without it router2 leaves some wire in ten thousand that makes a detour over half of the 85F, and with it the clock 5 to 20 MHz
-        # below what placement estimates.
+        # Without it router2 leaves a few wires on detours over half of the 85F, and with them a clock below what placement estimates.
         place_arguments=(UNTIL_CLOCK,),
     )
 

@@ -4,13 +4,11 @@ Synthesis takes all registers for equally near. What it makes of a handshake wit
 of two or three LUTs that lie apart. A cell of the FPGA it does not take apart: everything else is worked out in front of it.
 """
 
-from amaranth.hdl import Const, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.mux_add import fpga_family
-
-_INIT = sum(((index >> 1 if index & 4 else index) & 1) << index for index in range(16))
-"""LUT4 contents: bit (D, C, B, A) holds C ? B : A."""
+from tercel.hw.wide_mux import choosing_lut
 
 
 class LateMux(Component):
@@ -40,15 +38,7 @@ class LateMux(Component):
             m.d.comb += self.o.eq(Mux(self.select, self.high, self.low))
             return m
         for bit in range(self.width):
-            m.submodules[f"cell_{bit}"] = Instance(
-                "LUT4",
-                p_INIT=Const(_INIT, 16),
-                i_A=self.low[bit],
-                i_B=self.high[bit],
-                i_C=self.select,
-                i_D=Const(0, 1),
-                o_Z=self.o[bit],
-            )
+            m.submodules[f"cell_{bit}"] = choosing_lut(low=self.low[bit], high=self.high[bit], select=self.select, o=self.o[bit])
         return m
 
 

@@ -14,6 +14,11 @@ _INIT = sum(((index >> 1 if index & 4 else index) & 1) << index for index in ran
 """LUT4 contents: bit (D, C, B, A) holds C ? B : A."""
 
 
+def choosing_lut(*, low, high, select, o) -> Instance:
+    """The ECP5's LUT with ``o = high if select else low``, a bit each."""
+    return Instance("LUT4", p_INIT=Const(_INIT, 16), i_A=low, i_B=high, i_C=select, i_D=Const(0, 1), o_Z=o)
+
+
 class WideMux(Component):
     """``o = inputs[sel]``; combinational.
 
@@ -62,7 +67,7 @@ class WideMux(Component):
         o = Signal(name=f"node_{name}")
         select = self.sel[level]
         if level == 0:
-            cell = Instance("LUT4", p_INIT=Const(_INIT, 16), i_A=low, i_B=high, i_C=select, i_D=Const(0, 1), o_Z=o)
+            cell = choosing_lut(low=low, high=high, select=select, o=o)
         elif level == 1:
             cell = Instance("PFUMX", i_ALUT=high, i_BLUT=low, i_C0=select, o_Z=o)
         else:

@@ -114,11 +114,12 @@ class Emitter:
                     continue
                 if giver_engine is engine:
                     values["fence"] = 1
-                    giver = self._previous(index, engine)  # noqa: PLW2901
+                    awaited = self._previous(index, engine)
                 else:
                     tokens.setdefault((giver_engine, engine), []).append((giver, index))
-                known = [max(pair) for pair in zip(known, landed[giver], strict=True)]
-                known[giver_engine] = max(known[giver_engine], giver)
+                    awaited = giver
+                known = [max(pair) for pair in zip(known, landed[awaited], strict=True)]
+                known[giver_engine] = max(known[giver_engine], awaited)
             landed.append(known)
             before[engine] = known
         return result, tokens

@@ -16,8 +16,11 @@ def config_of(pixels, *, lanes=2, outputs=4, drain_lanes=2, array_depth=16384, *
 def random_fields(rng, config, *, steps=150, depth=16384, **fixed):
     """Fields of an instruction of at most ``steps`` steps that the dispatcher would let pass; pointers below ``depth``."""
     pixels = config.pixels
+
+    def few(*weights):
+        return rng.choices(range(len(weights)), weights)[0]
+
     while True:
-        few = lambda *weights: rng.choices(range(len(weights)), weights)[0]  # noqa: E731
         residual = rng.random() < 0.4
         narrow = not residual and rng.random() < 0.5
         thresholds = 0 if narrow or residual or not config.threshold_depth else rng.choice((0, 0, 1, 3, 15))

@@ -58,6 +58,7 @@ class Supervisor(Component):
     """
 
     def __init__(self, *, reporters: int, drain_cycles: int) -> None:
+        assert drain_cycles >= reporters  # the comparing counts as draining
         self._reporters = reporters
         self._drain_cycles = drain_cycles
         super().__init__(

@@ -81,11 +81,10 @@ class InputWindows:
         self._row_inside = (row >= 0) & (row < values["in_height"])
         kernel_delta = (values["in_ky_bank"], values["in_ky_addr"])
         pointers = []
-        for pointer in self.tensor.rows(values["rows"] + 1):
-            pointers.append(pointer)
+        for row_pointer in self.tensor.rows(values["rows"] + 1):
+            pointers.append(row_pointer)
             for _ in range(self.height - 1):
-                pointer = self.tensor.add_row(pointer, kernel_delta)  # noqa: PLW2901
-                pointers.append(pointer)
+                pointers.append(self.tensor.add_row(pointers[-1], kernel_delta))
         self._row_pointers = np.array(pointers, dtype=np.int64).reshape(-1, self.height, 2)
 
     def locate(self, first: int, end: int) -> tuple[Indices, Indices, Mask]:
