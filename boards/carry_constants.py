@@ -13,8 +13,6 @@ of this net has to route everything behind it again. So the LUT in front of the 
 The generate term is the LUT's with C = D = 0, which stays as it is. A and B are left to place and route, which ties them high.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 START = "$start"
@@ -23,10 +21,8 @@ _QUARTER = 4
 _PASSES = "1" * 16
 
 
-def tie_carry_constants(path: Path) -> None:
-    """Change yosys' netlist of the module ``top`` so that no input C, D or CIN of a carry cell is 0, and no CIN is 1."""
-    netlist = json.loads(path.read_text())
-    top = netlist["modules"]["top"]
+def tie_carry_constants(top: dict[str, Any]) -> None:
+    """Change the module ``top`` of yosys' netlist so that no input C, D or CIN of a carry cell is 0, and no CIN is 1."""
     cells: dict[str, dict[str, Any]] = top["cells"]
     bits = [bit for cell in cells.values() for bits in cell["connections"].values() for bit in bits]
     following = 1 + max((bit for bit in bits if isinstance(bit, int)), default=1)
@@ -41,7 +37,6 @@ def tie_carry_constants(path: Path) -> None:
             top["netnames"][name + START] = {"hide_name": 0, "bits": [following], "attributes": {}}
             cell["connections"]["CIN"] = [following]
             following += 1
-    path.write_text(json.dumps(netlist))
 
 
 def _tie(cell: dict[str, Any], half: str) -> None:

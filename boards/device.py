@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tercel.boards.floorplan import Floorplan
 
@@ -21,8 +22,8 @@ class Device:
         Yosys commands, the last one ``synth_*`` without ``-top``.
     flip_flops
         Yosys commands between its coarse part and ``map_ffs``, where it has one; empty otherwise.
-    edit_netlist
-        Changes yosys' netlist, a file, before place and route; call :meth:`prepare_netlist`.
+    edits
+        What changes the module ``top`` of yosys' netlist before place and route; call :meth:`prepare_netlist`.
     floorplans
         For whole machines, by the name of their config.
     place_tool
@@ -55,7 +56,7 @@ class Device:
     constraints: str = ""
     platform: object = None
     flip_flops: str = ""
-    edit_netlist: Callable[[Path], None] | None = None
+    edits: tuple[Callable[[dict[str, Any]], None], ...] = ()
     place_settings: Mapping[str, int] = field(default_factory=dict)
     floorplans: Mapping[str, Floorplan] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
@@ -76,15 +77,15 @@ class Device:
         ToolError
             The machine's floorplan and the netlist disagree.
         """
-        if self.edit_netlist is not None:
-            self.edit_netlist(path)
+        netlist = json.loads(path.read_text())
+        top = netlist["modules"]["top"]
+        for edit in self.edits:
+            edit(top)
         if machine in self.floorplans:
-            self.floorplans[machine].apply(path)
-        if self.place_settings:
-            netlist = json.loads(path.read_text())
-            # A number in this format is its 32 binary digits.
-            netlist["modules"]["top"]["settings"] = {name: f"{value:032b}" for name, value in self.place_settings.items()}
-            path.write_text(json.dumps(netlist))
+            self.floorplans[machine].apply(top)
+        # A number in this format is its 32 binary digits.
+        top["settings"] = {name: f"{value:032b}" for name, value in self.place_settings.items()}
+        path.write_text(json.dumps(netlist))
 
     def count(self, cells: Cells) -> dict[str, int]:
         """Resources that ``cells`` need."""

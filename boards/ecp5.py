@@ -4,6 +4,7 @@ from tercel.boards.carry_constants import tie_carry_constants
 from tercel.boards.device import Device
 from tercel.boards.ecp5_floorplan import BASE_FLOORPLAN
 from tercel.boards.floorplan import Floorplan
+from tercel.boards.output_registers import use_output_registers
 from tercel.hw.mux_add import Ecp5
 
 _WEIGHTS = {
@@ -46,7 +47,7 @@ def _part(
         part=part,
         synthesis="synth_ecp5 -abc9",
         flip_flops=_flip_flops(least_reset=least_reset),
-        edit_netlist=tie_carry_constants,
+        edits=(tie_carry_constants, use_output_registers),
         place_tool="nextpnr-ecp5",
         place_arguments=(
             *(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),

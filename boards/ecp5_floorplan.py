@@ -3,16 +3,18 @@
 The part has seven rows of 52 large sites, in groups of four, with logic between them. The depthwise engine is around the first three: a
 lane has its multipliers side by side, and the block RAMs of the window scratchpad and of the records are between those of their lanes. The
 array is around the last four: each pixel has its multipliers in a seventh of a row, and of the array scratchpad one byte of all banks lies
-together, since the feeder may bring each bank's to each pixel. Block RAMs without a place here go where sites are left.
+together, since the feeder may bring each bank's to each pixel. The drain's parameters are at the left, by the row of pixel 0, which takes
+them first and passes them on. The queues of load and store and the link's buffer are at the right, by the pins of the memory chip. Block
+RAMs without a place here go where sites are left.
 
 ::
 
     row 10   multipliers   depthwise: lanes 0, 2, 4, 6
     row 22   block RAMs    window scratchpad and records, parameters of lanes 0, 2, 4, 6
     row 34   multipliers   depthwise: lanes 1, 3, 5, 7
-    row 46   block RAMs    parameters of lanes 1, 3, 5, 7
+    row 46   block RAMs    parameters of lanes 1, 3, 5, 7; queues, link
     row 58   multipliers   array: drain and activation sums
-    row 70   block RAMs    array scratchpad, the drain's parameters in the middle
+    row 70   block RAMs    the drain's parameters, array scratchpad
     row 82   block RAMs
 
 With the array first and the depthwise engine around the middle rows, the wires in the middle of the part were too many to route.
@@ -58,7 +60,7 @@ def _array_memories() -> Row:
     parts = [divmod(number, BLOCKS_PER_COPY) for number in range(7)]
     banks: Row = [f"array_scratchpad.bank_{bank}_{copy}.0.{part}" for copy, part in parts for bank in range(BASE.pixels)]
     parameters: Row = [f"memory_system.parameter.memory_{lane}.0.0" for lane in range(BASE.drain_lanes)]
-    return banks[:24] + parameters + banks[24:48]
+    return parameters + banks[:48]
 
 
 def _depthwise_multipliers(*, odd: bool) -> Row:
@@ -84,10 +86,13 @@ def _depthwise_parameters(*, lane: int) -> str:
     return f"memory_system.depthwise_parameter.memory_{lane}.0.0"
 
 
-def _odd_depthwise_parameters() -> Row:
+def _middle_memories() -> Row:
     row: Row = []
     for lane in range(1, BASE.lanes, 2):
         row += [*[None] * 12, _depthwise_parameters(lane=lane)]
+    queues = [f"memory_system.load.{name}" for name in ("targets.storage.0.0", "beats.storage.0.0", "beats.storage.0.1")]
+    queues += [f"memory_system.store.{name}" for name in ("words.storage.0.0", "words.storage.0.1", "places.storage.0.0")]
+    row[44:51] = [*queues, "link.buffer.0.0"]
     return row
 
 
@@ -96,7 +101,7 @@ def _places() -> Iterator[tuple[str, str]]:
         ("MULT18", 10, _depthwise_multipliers(odd=False)),
         ("EBR", 22, _depthwise_memories()),
         ("MULT18", 34, _depthwise_multipliers(odd=True)),
-        ("EBR", 46, _odd_depthwise_parameters()),
+        ("EBR", 46, _middle_memories()),
         ("MULT18", 58, _drain_multipliers()),
         ("EBR", 70, _array_memories()),
     )

@@ -4,11 +4,10 @@ A placer that spreads gates well finds poor places for the few large cells: they
 around them, and the wires are long wherever all sites are nearly used. What belongs together is known before.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from tercel.sim.toolchain import ToolError
 
@@ -32,22 +31,20 @@ class Floorplan:
     cell_types: frozenset[str]
     places: Mapping[str, str]
 
-    def apply(self, path: Path) -> None:
-        """Fix the cells of the module ``top`` in yosys' netlist ``path``.
+    def apply(self, top: dict[str, Any]) -> None:
+        """Fix cells of the module ``top`` of yosys' netlist.
 
         Raises
         ------
         ToolError
             A cell of the plan is not in the netlist.
         """
-        netlist = json.loads(path.read_text())
         left = dict(self.places)
-        for name, cell in netlist["modules"]["top"]["cells"].items():
+        for name, cell in top["cells"].items():
             if cell["type"] in self.cell_types and (site := _take(left, _NUMBER.sub("", name))) is not None:
                 cell["attributes"]["BEL"] = site
         if left:
             raise ToolError(f"the floorplan has a place for {next(iter(left))}, which synthesis did not make; change the floorplan")
-        path.write_text(json.dumps(netlist))
 
 
 def _take(left: dict[str, str], name: str) -> str | None:

@@ -15,7 +15,7 @@ DEVICES = (
         name="gw2a-18",
         part="GW2AR-LV18QN88C8/I7",
         synthesis=_SYNTHESIS,
-        edit_netlist=add_through_luts,
+        edits=(add_through_luts,),
         place_tool="nextpnr-gowin",
         place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C", "--json", "{netlist}", "--vopt", "cst=top.cst"),
         constraints="".join(f'IO_LOC "{name}" {pin};\n' for name, pin in {"clk": 4, "rst": 88, "i": 15, "load": 16, "o": 17}.items()),

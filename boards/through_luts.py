@@ -1,21 +1,18 @@
 """A LUT in front of every flip-flop that has none, on parts where a flip-flop's input comes through the LUT beside it."""
 
-import json
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 THROUGH = "$through"
 _PASS = "10"
 """Contents of a LUT1 whose output is its input."""
 
 
-def add_through_luts(path: Path) -> None:
-    """Change yosys' netlist of the module ``top`` so that each ``DFF*`` has a LUT for itself.
+def add_through_luts(top: dict[str, Any]) -> None:
+    """Change the module ``top`` of yosys' netlist so that each ``DFF*`` has a LUT for itself.
 
     Place and route keeps a flip-flop and a LUT together that drives nothing else, and puts such pairs down before single LUTs.
     """
-    netlist = json.loads(path.read_text())
-    top = netlist["modules"]["top"]
     cells: dict[str, dict] = top["cells"]
     drivers: dict[int | str, str] = {}
     users: Counter[int | str] = Counter(bit for port in top["ports"].values() for bit in port["bits"])
@@ -43,4 +40,3 @@ def add_through_luts(path: Path) -> None:
         top["netnames"][name + THROUGH] = {"hide_name": 0, "bits": [following], "attributes": {}}
         cell["connections"]["D"] = [following]
         following += 1
-    path.write_text(json.dumps(netlist))

@@ -1,7 +1,7 @@
 """Carry cells compute the same with constants tied high as with constants brought to them."""
 
+import copy
 import itertools
-import json
 import random
 
 import pytest
@@ -44,21 +44,21 @@ def netlist(cells):
     return {"modules": {"top": {"ports": {}, "netnames": {}, "cells": made}}}
 
 
-def edited(path, content):
-    path.write_text(json.dumps(content))
-    tie_carry_constants(path)
-    return json.loads(path.read_text())["modules"]["top"]["cells"]
+def edited(content):
+    top = copy.deepcopy(content["modules"]["top"])
+    tie_carry_constants(top)
+    return top["cells"]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_computes_the_same_without_a_zero(tmp_path, seed):
+def test_computes_the_same_without_a_zero(seed):
     rng = random.Random(seed)
     nets = [2, 3, 4, 5]
     for _ in range(40):
         inits = ["".join(rng.choices("01", k=16)) for _ in range(2)]
         bits = [rng.choice([*nets, "0", "0", "1"]) for _ in range(9)]
         before = netlist([("cell", inits, bits)])
-        after = edited(tmp_path / "top.json", before)
+        after = edited(before)
         old, new = before["modules"]["top"]["cells"]["cell"], after["cell"]
         assert not {new["connections"][letter + half][0] for letter in "CD" for half in "01"} & {"0"}
         for letters in ("A", "B"):
@@ -70,8 +70,8 @@ def test_computes_the_same_without_a_zero(tmp_path, seed):
             assert carry_cell(new, values) == carry_cell(old, values)
 
 
-def test_only_carry_cells_with_a_constant_change(tmp_path):
+def test_only_carry_cells_with_a_constant_change():
     before = netlist([("cell", ["1001011010101010"] * 2, [2, 3, 4, 5, 2, 3, 4, 5, 6])])
     cells = before["modules"]["top"]["cells"]
     cells["lut"] = {"type": "LUT4", "parameters": {}, "port_directions": {"A": "input"}, "connections": {"A": ["0"]}}
-    assert edited(tmp_path / "top.json", before) == cells
+    assert edited(before) == cells
