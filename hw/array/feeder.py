@@ -169,6 +169,7 @@ class Feeder(Component):
             input_walk.advance.eq(decisions.input_walk.advance),
             input_walk.tile.eq(decisions.input_walk.tile),
             input_walk.last.eq(last),
+            input_walk.kernel_row_end.eq(loops.kernel_row_end),
             tile_walk.fields.eq(fields),
             tile_walk.restart.eq(decisions.tile_walk.restart),
             tile_walk.output.eq(rows.output),

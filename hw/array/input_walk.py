@@ -31,7 +31,7 @@ class InputWalk(Component):
         There is a current step: ``advance`` may come, ``restart`` not.
     advance, tile : In(1)
         To the next step; and from the last one of a tile.
-    last : In
+    last, kernel_row_end : In
         What the loop nest says of the current step.
     bank : Out, addr : Out
         Pointer of the input pixel of pixel 0 of the tile, channel group included; ``bank`` in 0..P-1.
@@ -56,6 +56,7 @@ class InputWalk(Component):
                 "advance": In(1),
                 "tile": In(1),
                 "last": In(LAST_LAYOUT),
+                "kernel_row_end": In(1),
                 "bank": Out(POINTER["bank"].shape),
                 "addr": Out(ADDR_BITS),
                 "before": Out(signed(17)),
@@ -75,7 +76,7 @@ class InputWalk(Component):
         column_ends, kernel_row_ends, pass_ends, tile_ends = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             column_ends.eq(last.group),
-            kernel_row_ends.eq(column_ends & last.column),
+            kernel_row_ends.eq(self.kernel_row_end),
             pass_ends.eq(kernel_row_ends & last.kernel_row),
             tile_ends.eq(self.tile & last.output_group),
         ]

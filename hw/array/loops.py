@@ -42,6 +42,8 @@ class LoopNest(Component):
         ``advance`` in a ``final`` step.
     last : Out
         For each loop, whether it is at its last iteration.
+    kernel_row_end : Out(1)
+        Last step of a kernel row: column and group are at their last iteration.
     row_end, end : Out(1)
         Last output group of the last tile of a row, and of the last row.
     final : Out(1)
@@ -59,6 +61,7 @@ class LoopNest(Component):
     advance: In(1)
     tile: In(1)
     last: Out(LAST_LAYOUT)
+    kernel_row_end: Out(1)
     row_end: Out(1)
     end: Out(1)
     final: Out(1)
@@ -120,6 +123,9 @@ class LoopNest(Component):
             m.d.sync += others.eq(Mux(self.load, Cat(single[loop] for loop in INNERMOST[1:]).all(), others_come))
         with m.If(self.load | self.advance):
             m.d.sync += [
+                self.kernel_row_end.eq(
+                    Mux(self.load, single["group"] & single["column"], soon["group"] & Mux(last.group, soon["column"], last.column))
+                ),
                 self.final.eq(Mux(self.load, Cat(single[loop] for loop in INNERMOST).all(), self.coming)),
                 self.opens.eq(self.load | plane_starts),
                 self.top.eq(self.load | self.final | (self.top & ~plane_starts)),

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from tercel.hw.config import Config
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
-from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address, wrap_limit
 from tercel.hw.interfaces import BANK_BITS, one_bank, word_write_layout
 from tercel.hw.isa import ADDR_BITS, Mode
 from tercel.hw.memory.queue import Queue, Relay
@@ -88,10 +88,12 @@ class Placement(wiring.Component):
         )
         m.submodules.down = down = PointerAdd(config)
         m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.addr.eq(i.out_row_addr), down.pixel.eq(i.out_pixel)]
+        limit = Signal(ADDR_BITS + 1, reset_less=True)
         m.d.sync += [
+            limit.eq(wrap_limit(i.out_limit)),
             summed_place.eq(down.o),
             next_place.bank.eq(summed_place.bank),
-            next_place.addr.eq(wrap_address(summed_place.addr, limit=i.out_limit, span=i.out_span)),
+            next_place.addr.eq(wrap_address(summed_place.addr, limit=limit, span=i.out_span)),
         ]
         m.d.sync += [fresh.eq(0), summed.eq(fresh)]
         with m.If(summed):

@@ -9,7 +9,7 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.column import ROW_LAYOUT
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
-from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address, wrap_limit
 from tercel.hw.isa import ADDR_BITS, Mode
 
 _SLOTS = 2
@@ -95,7 +95,10 @@ class RowTable(wiring.Component):
         m.d.comb += [add.a.eq(base), add.b.eq(delta), add.pixel.eq(i.in_pixel)]
         soon = Mux(kernel.end, kernel.last == 0, kernel.soon)
         next_line = Mux(kernel.end, row_line + i.stride + 1, line + i.dilation_y)
-        wrapped = wrap_address(sum_addr, limit=i.in_limit, span=i.in_span)
+        # The first sum is wrapped 2 cycles after ``begin``.
+        limit, span = Signal(ADDR_BITS + 1, reset_less=True), Signal(ADDR_BITS, reset_less=True)
+        m.d.sync += [limit.eq(wrap_limit(i.in_limit)), span.eq(i.in_span)]
+        wrapped = wrap_address(sum_addr, limit=limit, span=span)
 
         def restart() -> list:
             return [

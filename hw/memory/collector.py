@@ -1,17 +1,13 @@
 """The store engine's words, collected from the banks of both scratchpads."""
 
-from amaranth.hdl import Cat, Module, Value, unsigned
+from amaranth.hdl import Cat, Module, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import exact_log2
 
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import BANK_BITS
 from tercel.hw.wide_mux import WideMux
-
-_NEIGHBOURS = 4
-"""Words among which the first step selects."""
 
 
 class Collector(Component):
@@ -45,27 +41,20 @@ class Collector(Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """A multiplexer for every few neighbours, whose output is slow, and one behind them; banks fill a power of two of the inputs."""
+        """Registers, which block RAMs have at their outputs on some FPGAs, and a multiplexer; banks fill a power of two of its inputs."""
         m = Module()
         pixels = self._config.pixels
         bank_bits = (pixels - 1).bit_length()
-        banks = [scratchpad[bank] if bank < pixels else None for scratchpad in self.words for bank in range(1 << bank_bits)]
-        select = delayed(m, Cat(self.bank[:bank_bits], self.space if self._config.depthwise else Cat()), 2, name="select")
-        near_bits = min(len(select), exact_log2(_NEIGHBOURS))
-        near = []
-        for first in range(0, len(banks), 1 << near_bits):
-            words = [word for word in banks[first : first + (1 << near_bits)] if word is not None]
-            if words:
-                near.append(delayed(m, self._choose(m, words, select[:near_bits], name=f"near_{first}"), 1, name=f"near_{first}"))
-            else:
-                near.append(near[-1])
-        m.d.comb += self.o.eq(delayed(m, self._choose(m, near, delayed(m, select[near_bits:], 1, name="far"), name="far"), 1, name="word"))
+        # As the words arrive late, nothing but a wire is in front of the registers.
+        scratchpads = [delayed(m, words, 1, name=f"words_{space}") for space, words in enumerate(self.words)]
+        banks = [words[min(bank, pixels - 1)] for words in scratchpads for bank in range(1 << bank_bits)]
+        if len(banks) == 1:
+            m.d.comb += self.o.eq(delayed(m, banks[0], 1, name="word"))
+            return m
+        m.submodules.mux = mux = WideMux(width=8 * self._config.lanes, count=len(banks))
+        m.d.comb += [
+            *(port.eq(word) for port, word in zip(mux.inputs, banks, strict=True)),
+            mux.sel.eq(delayed(m, Cat(self.bank[:bank_bits], self.space if self._config.depthwise else Cat()), 3, name="select")),
+            self.o.eq(delayed(m, mux.o, 1, name="word")),
+        ]
         return m
-
-    def _choose(self, m: Module, words: list, select: Value, *, name: str) -> Value:
-        """``words[select]``; the last one above their number."""
-        if len(words) == 1:
-            return words[0]
-        m.submodules[f"{name}_mux"] = mux = WideMux(width=8 * self._config.lanes, count=len(words))
-        m.d.comb += [mux.sel.eq(select), *(port.eq(word) for port, word in zip(mux.inputs, words, strict=True))]
-        return mux.o
