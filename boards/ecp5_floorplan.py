@@ -4,15 +4,15 @@ The part has seven rows of 52 large sites, in groups of four, with logic between
 lane has its multipliers side by side, and the block RAMs of the window scratchpad and of the records are between those of their lanes. The
 array is around the last four: each pixel has its multipliers in a seventh of a row, and of the array scratchpad one byte of all banks lies
 together, since the feeder may bring each bank's to each pixel. The drain's parameters are at the left, by the row of pixel 0, which takes
-them first and passes them on. The queues of load and store and the link's buffer are at the right, by the pins of the memory chip. Block
-RAMs without a place here go where sites are left.
+them first and passes them on. The queues of load and store, the counters and the link's buffer are at the right, by the pins of the memory
+chip. Block RAMs without a place here go where sites are left.
 
 ::
 
     row 10   multipliers   depthwise: lanes 0, 2, 4, 6
     row 22   block RAMs    window scratchpad and records, parameters of lanes 0, 2, 4, 6
     row 34   multipliers   depthwise: lanes 1, 3, 5, 7
-    row 46   block RAMs    parameters of lanes 1, 3, 5, 7; queues, link
+    row 46   block RAMs    parameters of lanes 1, 3, 5, 7; queues, counters, link
     row 58   multipliers   array: drain and activation sums
     row 70   block RAMs    the drain's parameters, array scratchpad
     row 82   block RAMs
@@ -92,7 +92,8 @@ def _middle_memories() -> Row:
         row += [*[None] * 12, _depthwise_parameters(lane=lane)]
     queues = [f"memory_system.load.{name}" for name in ("targets.storage.0.0", "beats.storage.0.0", "beats.storage.0.1")]
     queues += [f"memory_system.store.{name}" for name in ("words.storage.0.0", "words.storage.0.1", "places.storage.0.0")]
-    row[44:51] = [*queues, "link.buffer.0.0"]
+    row[42:51] = ["sequencer.counters.sums.0.0", "sequencer.counters.sums.1.0", *queues, "link.buffer.0.0"]
+    row[24], row[26] = "depthwise.place.queue.storage.0.0", "depthwise.place.queue.storage.0.1"
     return row
 
 
