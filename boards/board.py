@@ -42,12 +42,15 @@ class Packer:
         What place and route needs so that there is something to pack.
     suffix
         Of the bitstream.
+    constraint
+        File and line to add to it, in which ``{mhz}`` stands for the clock that routing has to reach; where it needs none, empty.
     """
 
     tool: str
     arguments: tuple[str, ...]
     place_arguments: tuple[str, ...]
     suffix: str
+    constraint: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ PACKER = Packer(
     arguments=("--compress", "--input", "top.config", "--bit", "{bitstream}"),
     place_arguments=("--lpf", "top.lpf", "--textcfg", "top.config"),
     suffix=".bit",
+    constraint=("top.lpf", 'FREQUENCY NET "clk" {mhz} MHZ;'),
 )
 
 _CLOCKS = partial(Ecp5Clocks, pin="clk25", input_hz=25_000_000, sdram_degrees=67.5)
@@ -45,5 +46,5 @@ def _ulx3s(*, part: str, config: Config, device: str, platform: type, clock_hz: 
     )
 
 
-ULX3S_85F = _ulx3s(part="85f", config=BASE, device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=80_000_000, seed=1)
+ULX3S_85F = _ulx3s(part="85f", config=BASE, device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=100_000_000, seed=1)
 ULX3S_25F = _ulx3s(part="25f", config=SMALL, device="ecp5-25f", platform=ULX3S_25F_Platform, clock_hz=100_000_000, seed=3)
