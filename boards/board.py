@@ -43,14 +43,14 @@ class Packer:
     suffix
         Of the bitstream.
     constraint
-        File and line to add to it, in which ``{mhz}`` stands for the clock that routing has to reach; where it needs none, empty.
+        File and line to add to it, in which ``{mhz}`` stands for the clock that routing has to reach; None where it needs none.
     """
 
     tool: str
     arguments: tuple[str, ...]
     place_arguments: tuple[str, ...]
     suffix: str
-    constraint: tuple[str, str] = ("", "")
+    constraint: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

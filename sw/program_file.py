@@ -181,8 +181,8 @@ def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes, bytes | None]:
         EOFError,
         OSError,
         ValueError,
-        NotImplementedError,
-        RuntimeError,
+        NotImplementedError,  # a compression that zipfile does not know
+        RuntimeError,  # an encrypted member
         zlib.error,
     ) as error:
         if isinstance(error, ProgramError):

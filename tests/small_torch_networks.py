@@ -3,8 +3,8 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
 QUANTIZE = "quantize_per_tensor.default"
 DEQUANTIZE = "dequantize_per_tensor.default"

@@ -19,7 +19,7 @@ from tercel.sw.quantize import SCHEMES, QuantizeError, quantize
 from tercel.sw.training import TRAINING_SCHEMES, convert, prepare
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+from torch import nn
 
 # The other ternary schemes have the same operators.
 OWN = [name for name in SCHEMES if name == "per_layer" or not name.endswith(("_per_layer", "tquant_per_channel", "_fitted"))]

@@ -7,15 +7,15 @@ from small_torch_networks import QUANTIZE, Network, calls, constants, outputs, p
 from tercel.sw.quantize import QuantizeError, quantize
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
-from tercel.sw.quantize.capture import capture  # noqa: E402
-from tercel.sw.quantize.channel_statistics import distributions, read_norms  # noqa: E402
-from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
-from tercel.sw.quantize.normal import ClippedNormal  # noqa: E402
-from tercel.sw.quantize.prepared_graph import norm_statistics, weighted_layers  # noqa: E402
-from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
+from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.channel_statistics import distributions, read_norms
+from tercel.sw.quantize.flow import prepare_pt2e
+from tercel.sw.quantize.normal import ClippedNormal
+from tercel.sw.quantize.prepared_graph import norm_statistics, weighted_layers
+from tercel.sw.quantize.quantizer import TercelQuantizer
 
 INF = float("inf")
 EXAMPLE = torch.zeros(1, 3, 16, 16)

@@ -3,14 +3,14 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+from torch import nn
 
-from tercel.sw.quantize import quantize  # noqa: E402
-from tercel.sw.quantize.capture import capture  # noqa: E402
-from tercel.sw.quantize.equalization import equalize_channels  # noqa: E402
-from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
-from tercel.sw.quantize.links import channel_maxima, find_links  # noqa: E402
-from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
+from tercel.sw.quantize import quantize
+from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.equalization import equalize_channels
+from tercel.sw.quantize.flow import prepare_pt2e
+from tercel.sw.quantize.links import channel_maxima, find_links
+from tercel.sw.quantize.quantizer import TercelQuantizer
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from qdq_models import Conv, Net, Quant, Weight  # noqa: E402
-from torch import nn  # noqa: E402
+from qdq_models import Conv, Net, Quant, Weight
+from torch import nn
 
-import tercel  # noqa: E402
-from tercel.hw.config import SMALL  # noqa: E402
-from tercel.sim import execution as execution_module  # noqa: E402
-from tercel.sim.backend import GoldenBackend  # noqa: E402
-from tercel.sim.cli import main  # noqa: E402
-from tercel.sim.quantized_file import save_quantized_file  # noqa: E402
-from tercel.sim.tensors import InputError  # noqa: E402
-from tercel.sw.host import HostError, HostInput  # noqa: E402
-from tercel.sw.program import Program, ProgramError  # noqa: E402
+import tercel
+from tercel.hw.config import SMALL
+from tercel.sim import execution as execution_module
+from tercel.sim.backend import GoldenBackend
+from tercel.sim.cli import main
+from tercel.sim.quantized_file import save_quantized_file
+from tercel.sim.tensors import InputError
+from tercel.sw.host import HostError, HostInput
+from tercel.sw.program import Program, ProgramError
 
 ALLOWED = ("sub", "div", "softmax", "argmax", "sigmoid", "mul")
 

@@ -11,8 +11,8 @@ from small_torch_networks import DEQUANTIZE, QUANTIZE, Network, calls, constants
 from tercel.sw.quantize import SCHEMES, QuantizedFileError, QuantizeError, load_quantized, quantize, save_quantized
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+from torch import nn
 
-from tercel.sw.quantize import SCHEMES, quantize  # noqa: E402
-from tercel.sw.quantize.alignment import align_channels, aligning_links  # noqa: E402
-from tercel.sw.quantize.calibration import CalibrationImages, calibrate  # noqa: E402
-from tercel.sw.quantize.capture import capture  # noqa: E402
-from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
-from tercel.sw.quantize.link_statistics import BINS, expect_links, measure_links  # noqa: E402
-from tercel.sw.quantize.links import find_links  # noqa: E402
-from tercel.sw.quantize.normal import ClippedNormal  # noqa: E402
-from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
-from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
-from tercel.sw.quantize.scheme import Shift  # noqa: E402
+from tercel.sw.quantize import SCHEMES, quantize
+from tercel.sw.quantize.alignment import align_channels, aligning_links
+from tercel.sw.quantize.calibration import CalibrationImages, calibrate
+from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.flow import prepare_pt2e
+from tercel.sw.quantize.link_statistics import BINS, expect_links, measure_links
+from tercel.sw.quantize.links import find_links
+from tercel.sw.quantize.normal import ClippedNormal
+from tercel.sw.quantize.prepared_graph import weighted_layers
+from tercel.sw.quantize.quantizer import TercelQuantizer
+from tercel.sw.quantize.scheme import Shift
 
 
 class Still(Shift):

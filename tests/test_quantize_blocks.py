@@ -4,17 +4,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from small_torch_networks import Network, pictures, uneven  # noqa: E402
-from torch import nn  # noqa: E402
+from small_torch_networks import Network, pictures, uneven
+from torch import nn
 
-from tercel.sw.quantize.block_run import advance  # noqa: E402
-from tercel.sw.quantize.blocks import find_blocks  # noqa: E402
-from tercel.sw.quantize.calibration import CalibrationImages, calibrate  # noqa: E402
-from tercel.sw.quantize.capture import capture  # noqa: E402
-from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
-from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
-from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
-from tercel.sw.quantize.weight_scales import choose_weight_scales  # noqa: E402
+from tercel.sw.quantize.block_run import advance
+from tercel.sw.quantize.blocks import find_blocks
+from tercel.sw.quantize.calibration import CalibrationImages, calibrate
+from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.flow import prepare_pt2e
+from tercel.sw.quantize.prepared_graph import weighted_layers
+from tercel.sw.quantize.quantizer import TercelQuantizer
+from tercel.sw.quantize.weight_scales import choose_weight_scales
 
 
 def ready(model, images, *, bits=4):

@@ -4,9 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tercel.sw.quantize.compensated_rounding import compensate  # noqa: E402
-from tercel.sw.quantize.input_moments import input_moments  # noqa: E402
-from tercel.sw.quantize.restored_weights import least_squares_change, restored  # noqa: E402
+from tercel.sw.quantize.compensated_rounding import compensate
+from tercel.sw.quantize.input_moments import input_moments
+from tercel.sw.quantize.restored_weights import least_squares_change, restored
 
 
 def sample(*, groups=2, outputs=8, count=12, samples=2000, seed=0):

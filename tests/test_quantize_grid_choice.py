@@ -5,18 +5,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+from torch import nn
 
-from tercel.sw.quantize import SCHEMES  # noqa: E402
-from tercel.sw.quantize.calibration import CalibrationImages, calibrate  # noqa: E402
-from tercel.sw.quantize.capture import capture  # noqa: E402
-from tercel.sw.quantize.compensated_rounding import RoundingProblem, round_weights  # noqa: E402
-from tercel.sw.quantize.flow import prepare_pt2e  # noqa: E402
-from tercel.sw.quantize.grid_choice import round_on_best_grids  # noqa: E402
-from tercel.sw.quantize.input_moments import input_patches  # noqa: E402
-from tercel.sw.quantize.prepared_graph import weighted_layers  # noqa: E402
-from tercel.sw.quantize.quantizer import TercelQuantizer  # noqa: E402
-from tercel.sw.quantize.weight_scales import choose_weight_scales  # noqa: E402
+from tercel.sw.quantize import SCHEMES
+from tercel.sw.quantize.calibration import CalibrationImages, calibrate
+from tercel.sw.quantize.capture import capture
+from tercel.sw.quantize.compensated_rounding import RoundingProblem, round_weights
+from tercel.sw.quantize.flow import prepare_pt2e
+from tercel.sw.quantize.grid_choice import round_on_best_grids
+from tercel.sw.quantize.input_moments import input_patches
+from tercel.sw.quantize.prepared_graph import weighted_layers
+from tercel.sw.quantize.quantizer import TercelQuantizer
+from tercel.sw.quantize.weight_scales import choose_weight_scales
 
 
 def prepared_layer(*, bits, scheme="shift8", outputs=24, inputs=48, groups=1):

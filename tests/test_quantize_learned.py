@@ -7,19 +7,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from small_torch_networks import Network, calls, constants, outputs, pictures, uneven  # noqa: E402
-from test_quantize_blocks import BasicBlocks, Dense, Reshapes, Separable, ready  # noqa: E402
+from small_torch_networks import Network, calls, constants, outputs, pictures, uneven
+from test_quantize_blocks import BasicBlocks, Dense, Reshapes, Separable, ready
 
-from tercel.sim.cli import main  # noqa: E402
-from tercel.sw import zoo  # noqa: E402
-from tercel.sw.quantize import QuantizeError, quantize  # noqa: E402
-from tercel.sw.quantize.block_run import advance  # noqa: E402
-from tercel.sw.quantize.block_samples import BlockSamples  # noqa: E402
-from tercel.sw.quantize.blocks import find_blocks  # noqa: E402
-from tercel.sw.quantize.learned_rounding import learn_block  # noqa: E402
-from tercel.sw.quantize.reconstruction import learn_rounding  # noqa: E402
-from tercel.sw.quantize.rounding_variables import RoundingVariables, rectified_sigmoid  # noqa: E402
-from tercel.sw.quantize.weight_scales import round_by_scheme  # noqa: E402
+from tercel.sim.cli import main
+from tercel.sw import zoo
+from tercel.sw.quantize import QuantizeError, quantize
+from tercel.sw.quantize.block_run import advance
+from tercel.sw.quantize.block_samples import BlockSamples
+from tercel.sw.quantize.blocks import find_blocks
+from tercel.sw.quantize.learned_rounding import learn_block
+from tercel.sw.quantize.reconstruction import learn_rounding
+from tercel.sw.quantize.rounding_variables import RoundingVariables, rectified_sigmoid
+from tercel.sw.quantize.weight_scales import round_by_scheme
 
 IMAGES, SIZE = 48, 32
 STEPS = 80

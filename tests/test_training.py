@@ -26,8 +26,8 @@ from tercel.sw.zoo import build, load_weights, shipped_weights
 from tercel.sw.zoo.digits_data import digits_part
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
 OWN = [name for name in TRAINING_SCHEMES if name != "n2uq"]
 

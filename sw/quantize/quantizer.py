@@ -28,7 +28,7 @@ from torchao.quantization.pt2e.quantizer import (  # noqa: E402  (its import is 
     Quantizer,
     SharedQuantizationSpec,
 )
-from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY  # noqa: E402
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY  # noqa: E402  (its import is noisy)
 
 _FAMILIES: tuple[Callable[[Node, Plan], bool], ...] = (
     plan_pointwise, plan_weighted, plan_add, plan_clamp, plan_average, plan_max, plan_move, plan_concatenation,

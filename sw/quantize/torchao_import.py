@@ -27,4 +27,4 @@ def import_torchao() -> None:
     back; anything else that torchao logs is shown.
     """
     with _without("torchao", _NOISE["torchao"]), _without("torch.utils._pytree", _NOISE["torch.utils._pytree"]):
-        import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
+        import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401  (loads torchao while its messages are held back)
