@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from amaranth.hdl import Module, Signal, Value
 
+from tercel.hw.local_register import local
+
 
 def delayed(m: Module, value, cycles: int, *, name: str, reset_less: bool = True, init=None):
     """``value`` as it was ``cycles`` clock cycles ago, in its own shape. No reset by default: a reset outlasts them."""
@@ -23,7 +25,9 @@ def delayed_arrivals(m: Module, value, arrives, cycles: int, *, interval: int, n
     value = value if hasattr(value, "shape") else Value.cast(value)
     moves = [*range(0, cycles - 1, interval), cycles - 1]
     for number, wait in enumerate([0, *(later - earlier for earlier, later in pairwise(moves))]):
-        arrives = delayed(m, arrives, wait, name=f"{name}_arrives_{number}")
+        if wait:
+            # A register of its own, as all bits of the value wait for it.
+            arrives = local(m, delayed(m, arrives, wait - 1, name=f"{name}_arrives_{number}"), name=f"{name}_arrives_{number}")
         held = Signal(value.shape(), name=f"{name}_{number}", reset_less=True)
         with m.If(arrives):
             m.d.sync += held.eq(value)

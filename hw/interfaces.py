@@ -18,6 +18,11 @@ DONE_LAYOUT = data.StructLayout({"index": unsigned(16), "post": unsigned(4)})
 """An instruction whose writes have landed, and the engines to which it gives a token."""
 
 
+def wrap_limit(limit: Value) -> Value:
+    """What an address is compared with that wraps at an instruction's ``limit``: a bit more, as 0 means that it does not."""
+    return Cat(limit, limit == 0)
+
+
 def parameter_layout(config: Config) -> data.StructLayout:
     """One output channel's entry of a parameter word as it is stored on chip."""
     fields = {"bias": signed(32), "shift": unsigned(4)}

@@ -8,7 +8,9 @@ from tercel.hw.array.bank_step import STEPPED, BankStep
 from tercel.hw.array.loops import ARRAY_FIELDS, LAST_LAYOUT
 from tercel.hw.array.pointer import POINTER
 from tercel.hw.config import Config
+from tercel.hw.interfaces import wrap_limit
 from tercel.hw.isa import ADDR_BITS
+from tercel.hw.late_mux import LateMux
 from tercel.hw.load_add import LoadAdd
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
@@ -87,7 +89,7 @@ class InputWalk(Component):
         column_far, row_far = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("column_far", "row_far"))
         near_margin, far_margin = (Signal(ADDR_BITS + 1, name=name, reset_less=True) for name in ("near_margin", "far_margin"))
         near_wrapped, far_wrapped = (Signal(ADDR_BITS, name=name, reset_less=True) for name in ("near_wrapped", "far_wrapped"))
-        limit = Cat(fields.in_limit, fields.in_limit == 0)
+        limit = wrap_limit(fields.in_limit)
         m.d.sync += [
             column_far.eq(fields.in_kx_addr + fields.in_pixel),
             row_far.eq(fields.in_ky_addr + fields.in_pixel),
@@ -169,20 +171,21 @@ class InputWalk(Component):
         # Column and row in the image; minus the columns of a tile and of a kernel column are constants of the instruction.
         tile_before, tile_back = Signal(signed(17)), Signal(range(-4 * pixels, 1))
         first, back = Signal(signed(17)), Signal(signed(5))
-        from_first = Signal()
-        m.submodules.columns = columns = MuxAdd(17)
         m.d.sync += [
             tile_back.eq(Array(-(stride + 1) * pixels for stride in range(4))[fields.stride]),
             first.eq(-fields.x_start),
             back.eq(-fields.dilation_x),
         ]
+        # Next kernel column, back to the tile's first, the row's first, the next tile's first. What the loops say comes late, so all
+        # sums are there by then.
+        from_start = Signal()
+        m.submodules.columns = columns = WideMux(width=17, count=4)
         m.d.comb += [
-            from_first.eq(~self.running | kernel_row_ends),
-            columns.a.eq(Mux(tile_ends, tile_back, 0) | Mux(from_first, 0, back)),
-            columns.c.eq(self.before),
-            columns.d.eq(Mux(self.running, tile_before, first)),
-            columns.sel.eq(from_first),
+            from_start.eq(~self.running | tile_ends),
+            columns.sel.eq(Cat(self.running & kernel_row_ends, from_start)),
         ]
+        for number, column in enumerate((self.before + back, tile_before, first, tile_before + tile_back)):
+            m.d.comb += columns.inputs[number].eq(column)
         with m.If(moves):
             m.d.sync += self.before.eq(columns.o)
         with m.If(self.restart | tile_ends):
@@ -208,13 +211,8 @@ class InputWalk(Component):
             m.d.sync += y.eq(rows.o)
         m.d.comb += self.row_inside.eq((y >= 0) & (y[:14] < fields.in_height))
 
-        m.submodules.weights = weights = LoadAdd(len(self.weight_addr))
-        m.d.comb += [
-            weights.a.eq(self.weight_addr),
-            weights.b.eq(1),
-            weights.value.eq(fields.weight_addr),
-            weights.load.eq(~self.running | tile_ends),
-        ]
+        m.submodules.weights = weights = LateMux(len(self.weight_addr))
+        m.d.comb += [weights.select.eq(from_start), weights.high.eq(fields.weight_addr), weights.low.eq(self.weight_addr + 1)]
         with m.If(self.restart | self.advance):
             m.d.sync += self.weight_addr.eq(weights.o)
         return m

@@ -20,6 +20,7 @@ from tercel.hw.depthwise.column import column_layout
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd
+from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_TAPS
 
 
@@ -164,12 +165,15 @@ class Loops(wiring.Component):
         x_place, x_number = Signal(POINTER, reset_less=True), Signal(signed(16), reset_less=True)
         m.submodules.column = column = PointerAdd(self._config)
         m.submodules.across = across = PointerAdd(self._config)
+        # The bank comes first in an addition; it does not change while there are operations.
+        step_x_bank = local(m, plan.step_x.bank, name="step_x_bank")
         m.d.comb += [
             column.a.eq(place),
             column.b.eq(delta),
             column.pixel.eq(i.in_pixel),
             across.a.eq(x_place),
-            across.b.eq(plan.step_x),
+            across.b.bank.eq(step_x_bank),
+            across.b.addr.eq(plan.step_x.addr),
             across.pixel.eq(i.in_pixel),
         ]
         x_number_next = x_number + i.stride + 1

@@ -8,8 +8,8 @@ from amaranth.utils import exact_log2
 from tercel.hw.config import Config
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
-from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address, wrap_limit
-from tercel.hw.interfaces import BANK_BITS, one_bank, word_write_layout
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
+from tercel.hw.interfaces import BANK_BITS, one_bank, word_write_layout, wrap_limit
 from tercel.hw.isa import ADDR_BITS, Mode
 from tercel.hw.memory.queue import Queue, Relay
 from tercel.hw.memory.space import RECORD_TAPS

@@ -61,11 +61,10 @@ def add_banks(a: Value, b: Value, *, pixels: int) -> tuple[Value, Value]:
     return Cat(among(lambda total, bit=bit: total % pixels >> bit & 1) for bit in range(bits)), among(lambda total: total >= pixels)
 
 
-def wrap_limit(limit: Value) -> Value:
-    """The limit of :func:`wrap_address`, one bit more than an address, of an instruction's field, where 0 means none."""
-    return Cat(limit, limit == 0)
-
-
 def wrap_address(addr: Value, *, limit: Value, span: Value) -> Value:
-    """Address after a row delta: ``span`` less when it is at or above ``limit``."""
-    return Mux(addr >= limit, addr - span, addr)[:ADDR_BITS]
+    """Address after a row delta: ``span`` less when it is at or above ``limit``, a :func:`~tercel.hw.interfaces.wrap_limit`.
+
+    The sign of a difference tells, which becomes a carry chain; a comparison becomes a deep tree of LUTs.
+    """
+    below = (addr - limit)[ADDR_BITS + 1]
+    return Mux(below, addr, addr - span)[:ADDR_BITS]

@@ -9,7 +9,8 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.column import ROW_LAYOUT
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
-from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address, wrap_limit
+from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
+from tercel.hw.interfaces import wrap_limit
 from tercel.hw.isa import ADDR_BITS, Mode
 
 _SLOTS = 2

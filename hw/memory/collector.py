@@ -48,13 +48,13 @@ class Collector(Component):
         # As the words arrive late, nothing but a wire is in front of the registers.
         scratchpads = [delayed(m, words, 1, name=f"words_{space}") for space, words in enumerate(self.words)]
         banks = [words[min(bank, pixels - 1)] for words in scratchpads for bank in range(1 << bank_bits)]
-        if len(banks) == 1:
-            m.d.comb += self.o.eq(delayed(m, banks[0], 1, name="word"))
-            return m
-        m.submodules.mux = mux = WideMux(width=8 * self._config.lanes, count=len(banks))
-        m.d.comb += [
-            *(port.eq(word) for port, word in zip(mux.inputs, banks, strict=True)),
-            mux.sel.eq(delayed(m, Cat(self.bank[:bank_bits], self.space if self._config.depthwise else Cat()), 3, name="select")),
-            self.o.eq(delayed(m, mux.o, 1, name="word")),
-        ]
+        word = banks[0]
+        if len(banks) > 1:
+            m.submodules.mux = mux = WideMux(width=8 * self._config.lanes, count=len(banks))
+            m.d.comb += [
+                *(port.eq(bank) for port, bank in zip(mux.inputs, banks, strict=True)),
+                mux.sel.eq(delayed(m, Cat(self.bank[:bank_bits], self.space if self._config.depthwise else Cat()), 3, name="select")),
+            ]
+            word = mux.o
+        m.d.comb += self.o.eq(delayed(m, word, 1, name="word"))
         return m
