@@ -3,19 +3,19 @@
 The part has seven rows of 52 large sites, in groups of four, with logic between them. The depthwise engine is around the first three: a
 lane has its multipliers side by side, and the block RAMs of the window scratchpad and of the records are between those of their lanes. The
 array is around the last four: each pixel has its multipliers in a seventh of a row, and of the array scratchpad one byte of all banks lies
-together, since the feeder may bring each bank's to each pixel. The drain's parameters are at the left, by the row of pixel 0, which takes
-them first and passes them on. The queues of load and store, the counters and the link's buffer are at the right, by the pins of the memory
-chip. Block RAMs without a place here go where sites are left.
+together, since the feeder may bring each bank's to each pixel. The drain's parameters and the weights are at the left, by the row of pixel
+0, which takes them first and passes them on. The queues of load and store, the counters and the link's buffer are at the right, by the
+pins of the memory chip. Block RAMs without a place here go where sites are left.
 
 ::
 
     row 10   multipliers   depthwise: lanes 0, 2, 4, 6
     row 22   block RAMs    window scratchpad and records, parameters of lanes 0, 2, 4, 6
     row 34   multipliers   depthwise: lanes 1, 3, 5, 7
-    row 46   block RAMs    parameters of lanes 1, 3, 5, 7; queues, counters, link
+    row 46   block RAMs    weights of outputs 0, 1, 2; parameters of lanes 1, 3, 5, 7; queues, counters, link
     row 58   multipliers   array: drain and activation sums
     row 70   block RAMs    the drain's parameters, array scratchpad
-    row 82   block RAMs
+    row 82   block RAMs    weights of the other outputs
 
 With the array first and the depthwise engine around the middle rows, the wires in the middle of the part were too many to route.
 """
@@ -86,14 +86,21 @@ def _depthwise_parameters(*, lane: int) -> str:
     return f"memory_system.depthwise_parameter.memory_{lane}.0.0"
 
 
+def _weights(output: int) -> Row:
+    # A block RAM has one digit of each word.
+    return [f"memory_system.weight.memory_{BASE.lanes * output + lane}.0.0" for lane in range(BASE.lanes)]
+
+
 def _middle_memories() -> Row:
     row: Row = []
     for lane in range(1, BASE.lanes, 2):
         row += [*[None] * 12, _depthwise_parameters(lane=lane)]
+    weights = _weights(2) + _weights(0) + _weights(1)
+    row[:12], row[13:25] = weights[:12], weights[12:]
     queues = [f"memory_system.load.{name}" for name in ("targets.storage.0.0", "beats.storage.0.0", "beats.storage.0.1")]
     queues += [f"memory_system.store.{name}" for name in ("words.storage.0.0", "words.storage.0.1", "places.storage.0.0")]
     row[42:51] = ["sequencer.counters.sums.0.0", "sequencer.counters.sums.1.0", *queues, "link.buffer.0.0"]
-    row[24], row[26] = "depthwise.place.queue.storage.0.0", "depthwise.place.queue.storage.0.1"
+    row[26:28] = "depthwise.place.queue.storage.0.0", "depthwise.place.queue.storage.0.1"
     return row
 
 
@@ -105,6 +112,7 @@ def _places() -> Iterator[tuple[str, str]]:
         ("EBR", 46, _middle_memories()),
         ("MULT18", 58, _drain_multipliers()),
         ("EBR", 70, _array_memories()),
+        ("EBR", 82, [cell for output in range(3, BASE.outputs) for cell in _weights(output)]),
     )
     for kind, row, cells in rows:
         assert len(cells) <= _SITES
