@@ -95,6 +95,7 @@ def _middle_memories() -> Row:
     row: Row = []
     for lane in range(1, BASE.lanes, 2):
         row += [*[None] * 12, _depthwise_parameters(lane=lane)]
+    # Outputs 2 and 3, whose addresses come from the same registers, are both at the left end of their rows.
     weights = _weights(2) + _weights(0) + _weights(1)
     row[:12], row[13:25] = weights[:12], weights[12:]
     queues = [f"memory_system.load.{name}" for name in ("targets.storage.0.0", "beats.storage.0.0", "beats.storage.0.1")]
