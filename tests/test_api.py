@@ -38,7 +38,7 @@ def test_names():
     assert set(tercel.__all__) <= set(dir(tercel))
     assert tercel.configs.base.name == "base" and tercel.Config is type(SMALL)
     with pytest.raises(AttributeError, match=r"^module 'tercel' has no attribute 'nothing'$"):
-        tercel.nothing  # noqa: B018
+        tercel.nothing  # noqa: B018  (to look it up is what fails)
 
 
 def test_golden_and_reference_give_equal_results(network, codes):

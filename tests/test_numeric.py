@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 
 from tercel.sw import numeric
 
-signed = lambda bits: st.integers(-(1 << bits - 1), (1 << bits - 1) - 1)  # noqa: E731
-unsigned = lambda bits: st.integers(0, (1 << bits) - 1)  # noqa: E731
 DIGITS = {"radix4": {0: 0, 1: 1, 2: -2, 3: -1}, "ternary": {0: 0, 1: 1, 2: 0, 3: -1}}
+
+
+def signed(bits: int) -> st.SearchStrategy[int]:
+    return st.integers(-(1 << bits - 1), (1 << bits - 1) - 1)
+
+
+def unsigned(bits: int) -> st.SearchStrategy[int]:
+    return st.integers(0, (1 << bits) - 1)
 
 
 @pytest.mark.parametrize(("digits", "constant"), [(1, 0), (2, 2), (3, 10), (4, 42)])
