@@ -235,7 +235,7 @@ BASE = Config(name="base")
 """For an ECP5-85F: 448 + 72 lanes."""
 
 LARGE = Config(name="large", outputs=16, weight_depth=4096, parameter_depth=1024)
-"""For an ECP5-85F beside a wide memory: 896 + 72 lanes."""
+"""896 + 72 lanes, for parts with a wide memory; after synthesis it takes no more than an ECP5-85F has."""
 
 CONFIGS = {config.name: config for config in (TINY, NANO, SMALL, BASE, LARGE)}
 
