@@ -11,6 +11,21 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 
+def exponents(multiplier_bits: int, *, narrow: bool = False) -> range:
+    """The total right shifts e = E + s of a requantizer with so wide a multiplier M; e is taken modulo their number.
+
+    32 of them, 8..39 for 16 bits: v * M / 2**e from 2**8 v down to 2**-24 v, which makes a code of the largest sum of 32 bits. Narrow
+    sums have 16, from about v down. They begin at multiples of 8 and of 4, so that bits of e select the steps of the shifters.
+    """
+    first, count = (multiplier_bits & ~3, 16) if narrow else (multiplier_bits - 4 & ~7, 32)
+    return range(first, first + count)
+
+
+def unit_exponent(multiplier_bits: int) -> int:
+    """The smallest shift E that an instruction may have; with M = 2**E a sum stays as it is."""
+    return max(1, exponents(multiplier_bits).start)
+
+
 class ConfigError(ValueError):
     """A parameter outside its limits. The message names the parameter, the limit, the value and the way out."""
 

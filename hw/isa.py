@@ -120,7 +120,7 @@ _HEADER = [
 
 _REQUANTIZE = [
     _u("multiplier", 16, "M, the layer's multiplier (ignored where the config stores M per channel)"),
-    _u("shift", 6, "E, 1..48; the channel's shift s is added"),
+    _u("shift", 6, "E, 8..39, or 1..31 where M has fewer than 12 bits; E + s is taken modulo 32 in that range, s the channel's shift"),
     _s("z_out", 9, "output zero point"),
     _s("lo", 9, "lower clamp"),
     _s("hi", 9, "upper clamp"),
@@ -191,7 +191,7 @@ FIELDS: dict[Opcode, list[Field]] = {
         _u("weight_addr", 16, "first weight word; the layout is [output group][plane][ky][kx][channel group], planes from the top"),
         _s("offset", 10, "factor of the sum of activations: g*c + h, c the digit offset 0, 2, 10, 42 of 1..4 planes"),
         _u("gain", 1, "g - 1"),
-        _u("narrow", 1, "every sum fits 18 bits (sums are taken modulo 2**18): N/J cycles a tile instead of N"),
+        _u("narrow", 1, "N/J cycles a tile instead of N: sums are taken modulo 2**18, E + s modulo 16 from 4 * (bits of M div 4) on"),
         _u("parameter_addr", 16, "first parameter word; N/J words an output group"),
         *_REQUANTIZE,
         _u("thresholds", 4, "thresholds per channel, 0: clamp"),

@@ -28,8 +28,8 @@ class Requantizer(Component):
     -------
     acc, bias : In(signed(32))
         v = acc + bias modulo 2**32.
-    multiplier : In(multiplier_bits); e : In(6)
-        M and the total right shift, 1..63.
+    multiplier : In(multiplier_bits); e : In(5)
+        M and the total right shift, modulo 32: see :func:`~tercel.hw.config.exponents`.
     clamp : In(CLAMP_LAYOUT)
         Holds while results of its instruction are on the way.
     y : Out(8)
@@ -43,7 +43,7 @@ class Requantizer(Component):
                 "acc": In(signed(32)),
                 "bias": In(signed(32)),
                 "multiplier": In(config.multiplier_bits),
-                "e": In(6),
+                "e": In(5),
                 "clamp": In(CLAMP_LAYOUT),
                 "y": Out(8),
             }
@@ -65,7 +65,7 @@ class Requantizer(Component):
         low, high = parts
         product = Signal(signed(32 + bits), reset_less=True)
         m.d.sync += product.eq(Cat(low[:17], (high + (low >> 17))[: 15 + bits]))
-        m.submodules.rescale = rescale = Rescale(product_bits=len(product), sum_bits=32)
+        m.submodules.rescale = rescale = Rescale(product_bits=len(product), sum_bits=32, multiplier_bits=self.config.multiplier_bits)
         m.d.comb += [
             rescale.product.eq(product),
             rescale.shift.eq(delayed(m, scale.o.shift, 3, name="shift")),

@@ -2,23 +2,26 @@
 
 ::
 
-    wide    product -> >> 0, 16, 32, 48 -> >> 0, 4, 8, 12 -+
-    narrow  product -> >> 0, 8, 16, 24, >> 0, 4 -----------+-> (>> 0, 2) + z_out - lo -> compare -> + lo -> y
+    wide    product -> >> 8, 16, 24, 32 -> >> 0, 4 -+
+    narrow  product -> >> 16, 20, 24, 28 -----------+-> (>> 0, 2) + z_out - lo -> compare -> + lo -> y
 
+The first shifts are those for a multiplier of 16 bits; see :func:`~tercel.hw.config.exponents`.
 Shifting right by e - 1, adding 1 and dropping a bit rounds half up. The shifters keep only as many bits as a saturated result needs and
 note whether the bits they drop say more than the sign. Four-way choices fit two LUTs a bit, and a two-way choice costs nothing in front of
 an adder. The lower clamp is subtracted with the zero point, so that a negative number is one below it: a register cleared by the sign.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from tercel.hw.config import exponents
 from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
-from tercel.hw.scale import shift_layout
+from tercel.hw.scale import shift_shape
 from tercel.hw.wide_mux import WideMux
 
 CLAMP_LAYOUT = data.StructLayout({"zero": signed(10), "span": unsigned(9), "low": unsigned(8)})
@@ -43,7 +46,9 @@ class Rescale(Component):
     product_bits
         Width of the product.
     sum_bits
-        18 or 32: the form of ``shift``, see :func:`shift_layout`.
+        18 or 32: the form of ``shift``, see :func:`shift_shape`.
+    multiplier_bits
+        Of M: which shifts there are.
     thresholds
         Count thresholds instead of clamping, on request.
 
@@ -51,7 +56,7 @@ class Rescale(Component):
     -------
     product : In(signed(product_bits))
         2 * v*M + residual, shifted right by what ``shift`` says is rounded half up.
-    shift : In(shift_layout)
+    shift : In(shift_shape)
         With ``product``.
     clamp : In(CLAMP_LAYOUT)
         Holds while results of its instruction are on the way.
@@ -63,12 +68,13 @@ class Rescale(Component):
         The low 8 bits of the output code.
     """
 
-    def __init__(self, *, product_bits: int, sum_bits: int, thresholds: bool = False):
+    def __init__(self, *, product_bits: int, sum_bits: int, multiplier_bits: int, thresholds: bool = False):
         self.sum_bits = sum_bits
+        self.multiplier_bits = multiplier_bits
         self.thresholds = thresholds
         members = {
             "product": In(signed(product_bits)),
-            "shift": In(shift_layout(sum_bits=sum_bits)),
+            "shift": In(shift_shape(sum_bits=sum_bits)),
             "clamp": In(CLAMP_LAYOUT),
             "y": Out(8),
         }
@@ -131,45 +137,42 @@ class Rescale(Component):
 
     def _wide(self, m: Module, kept_bits: int) -> tuple[Value, Value, Value]:
         """The shifted product but for the last shift by 0 or 2, whether what was cut is more than sign, and the last shift's select."""
-        shift = self.shift.shift
-        first = Signal(signed(kept_bits + 14), reset_less=True)
+        first = Signal(signed(kept_bits + 6), reset_less=True)
         second = Signal(signed(kept_bits + 2), reset_less=True)
-        next_first, cut_first = _shifted(m, self.product, shift[3:5], step=16, keep=len(first), name="first")
+        next_first, cut_first = self._first_shift(m, self.shift[2:4], step=8, keep=len(first))
         m.d.sync += first.eq(next_first)
-        shift_1 = delayed(m, shift[:3], 1, name="shift")
-        next_second, cut_second = _shifted(m, first, shift_1[1:3], step=4, keep=len(second), name="second")
-        m.d.sync += second.eq(next_second)
-        return second, delayed(m, cut_first, 1, name="cut") | cut_second, delayed(m, shift_1[0], 1, name="shift_last")
+        by_4, by_2 = (delayed(m, self.shift[bit], 1, name=f"shift_{bit}") for bit in (1, 0))
+        cut_second = Signal(reset_less=True)
+        m.d.sync += [second.eq(Mux(by_4, first >> 4, first)), cut_second.eq(~by_4 & _not_sign(first[len(second) - 1 :]))]
+        return second, delayed(m, cut_first, 1, name="cut") | cut_second, delayed(m, by_2, 1, name="shift_last")
 
     def _narrow(self, m: Module, kept_bits: int) -> tuple[Value, Value, Value]:
-        """The same; where nothing is left of the product, it is cleared."""
-        shift = self.shift.shift
+        """The same."""
         value = Signal(signed(kept_bits + 2), reset_less=True)
-        coarse, cut_coarse = _shifted(m, self.product, shift[2:4], step=8, keep=kept_bits + 6, name="coarse")
-        fine = Signal(signed(kept_bits + 2))
-        m.d.comb += fine.eq(Mux(shift[1], coarse >> 4, coarse))
-        cut_fine = Signal(reset_less=True)
-        m.d.sync += [cut_fine.eq(~shift[1] & _not_sign(coarse[len(value) - 1 :])), value.eq(fine)]
-        # Shifted by 30 instead of 28; the last shift drops the two lowest bits, and from the seventh on both are sign.
-        with m.If(self.shift.more):
-            m.d.sync += value[2:6].eq(coarse[8:12])
-        with m.If(self.shift.nothing):
-            m.d.sync += value.eq(0)
-        return value, cut_coarse | cut_fine, delayed(m, shift[0], 1, name="shift_last")
+        shifted, cut = self._first_shift(m, self.shift[1:3], step=4, keep=len(value))
+        m.d.sync += value.eq(shifted)
+        return value, cut, delayed(m, self.shift[0], 1, name="shift_last")
+
+    def _first_shift(self, m: Module, select: Value, *, step: int, keep: int) -> tuple[Value, Value]:
+        """The product shifted right by the multiple of ``step`` among the exponents that ``select`` is part of; see :func:`_shifted`."""
+        choices = exponents(self.multiplier_bits, narrow=self.sum_bits == 18)[::step]
+        return _shifted(m, self.product, select, amounts=sorted(choices, key=lambda amount: amount // step % 4), keep=keep)
 
 
-def _shifted(m: Module, value: Value, select: Value, *, step: int, keep: int, name: str) -> tuple[Value, Value]:
-    """The low ``keep`` bits of ``value`` shifted right by ``select`` (0..3) times ``step``.
+def _shifted(m: Module, value: Value, select: Value, *, amounts: Sequence[int], keep: int) -> tuple[Value, Value]:
+    """The low ``keep`` bits of ``value`` shifted right by one of four ``amounts``.
 
     Also, a cycle later, whether the bits above those are more than sign.
     """
-    m.submodules[f"shift_{name}"] = choice = WideMux(width=keep, count=4)
-    m.d.comb += [choice.sel.eq(select), *(choice.inputs[index].eq(value >> step * index) for index in range(4))]
-    edges = [min(step * index + keep, len(value)) - 1 for index in range(4)] + [len(value) - 1]
-    flags = Signal(4, name=f"cut_{name}", reset_less=True)
+    m.submodules.shift_first = choice = WideMux(width=keep, count=4)
+    m.d.comb += [choice.sel.eq(select), *(choice.inputs[index].eq(value >> amount) for index, amount in enumerate(amounts))]
+    # What lies above what the least shift keeps, in pieces; each next shift keeps one of them.
+    ascending = sorted(amounts)
+    edges = [min(amount + keep, len(value)) - 1 for amount in ascending] + [len(value) - 1]
+    flags = Signal(4, name="cut_first", reset_less=True)
     m.d.sync += flags.eq(Cat(_not_sign(value[low : high + 1]) for low, high in pairwise(edges)))
-    late = delayed(m, select, 1, name=f"select_{name}")
-    masks = [late == 0, late < 2, late < 3, Const(1, 1)]
+    late = delayed(m, select, 1, name="select_first")
+    masks = [Cat(late == index for index, amount in enumerate(amounts) if amount <= piece).any() for piece in ascending]
     return choice.o.as_signed(), Cat(flag & mask for flag, mask in zip(flags, masks, strict=True)).any()
 
 

@@ -1,21 +1,15 @@
 """Multiplier and shift in the form the products' pipeline wants them."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Value, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.config import Config
 
 
-def shift_layout(*, sum_bits: int) -> data.StructLayout:
-    """A total shift e, in double steps: the product is that of 2*M for even e.
-
-    With ``sum_bits`` 32, ``shift`` is e div 2. With 18, it is at most 15; ``more`` asks for one more double step, and ``nothing`` says
-    that the result is 0 for every v.
-    """
-    if sum_bits == 32:
-        return data.StructLayout({"shift": unsigned(5)})
-    return data.StructLayout({"shift": unsigned(4), "more": unsigned(1), "nothing": unsigned(1)})
+def shift_shape(*, sum_bits: int) -> Shape:
+    """A total shift e without its lowest bit, as much of it as tells e from the others that there are (see :func:`exponents`)."""
+    return unsigned(4 if sum_bits == 32 else 3)
 
 
 def scale_layout(config: Config, *, sum_bits: int) -> data.StructLayout:
@@ -23,7 +17,7 @@ def scale_layout(config: Config, *, sum_bits: int) -> data.StructLayout:
 
     ``multiplier`` is 2*M for even e and M for odd e, so that ``v * multiplier`` shifted right by 2 * (e div 2) is floor(v*M / 2**(e-1)).
     """
-    return data.StructLayout({"multiplier": unsigned(config.multiplier_bits + 1), "shift": shift_layout(sum_bits=sum_bits)})
+    return data.StructLayout({"multiplier": unsigned(config.multiplier_bits + 1), "shift": shift_shape(sum_bits=sum_bits)})
 
 
 def as_factor(value: Value) -> Value:
@@ -37,26 +31,19 @@ class Scale(Component):
     Members
     -------
     multiplier : In(multiplier_bits)
-    e : In(6)
-        Total right shift, 1..63.
+    e : In(5)
+        Total right shift modulo 32.
     o : Out(scale_layout)
     """
 
     def __init__(self, config: Config, *, sum_bits: int):
-        self.sum_bits = sum_bits
-        super().__init__({"multiplier": In(config.multiplier_bits), "e": In(6), "o": Out(scale_layout(config, sum_bits=sum_bits))})
+        super().__init__({"multiplier": In(config.multiplier_bits), "e": In(5), "o": Out(scale_layout(config, sum_bits=sum_bits))})
 
     def elaborate(self, platform):
-        """From e = 34 on, a product of 35 bits leaves only its sign, and the rounding bit makes it 0."""
+        """A multiplexer."""
         m = Module()
-        steps = self.e[1:]
-        shift = self.o.shift
         m.d.comb += [
             self.o.multiplier.eq(Mux(self.e[0], self.multiplier, Cat(Const(0, 1), self.multiplier))),
-            shift.shift.eq(steps),
+            self.o.shift.eq(self.e[1:]),
         ]
-        if self.sum_bits == 18:
-            m.d.comb += [shift.more.eq(steps == 16), shift.nothing.eq(steps > 16)]
-            with m.If(steps[4]):
-                m.d.comb += shift.shift.eq(15)
         return m

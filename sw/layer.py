@@ -35,7 +35,7 @@ def build_layer(spec: LayerSpec, tensors: LayerTensors, config: Config, *, first
 def lower_layer(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, first_bank: int = 0, rotation: int = 0) -> LoweredLayer:
     """The layer's instructions, as :func:`build_layer`; its tensors get places in ``image``."""
     config = image.config
-    check(spec.shift > 0, "shift", "in 1..48", spec.shift, "calibrate the layer first")
+    check(spec.shift > 0, "shift", "positive", spec.shift, "calibrate the layer first")
     check(0 <= first_bank < config.pixels, "first_bank", f"below pixels={config.pixels}", first_bank, "banks count from 0")
     ports = LayerPorts(
         input=image.add_input("input", tensors.input, signed=spec.in_signed),

@@ -59,7 +59,7 @@ def lower_array(
     residual = None if ports.residual is None else replace(ports.residual, shape=layer.output)
     target = replace(ports.output, shape=layer.output)
     chunks = Chunks.plan(parts, sections=sections, groups=outputs_per_section)
-    numbers = array_numbers(layer, layer_tensors)
+    numbers = array_numbers(layer, layer_tensors, config)
 
     emitter = Emitter()
     always = [] if table is None else _load_table(emitter, table, layer, config)
@@ -198,11 +198,11 @@ def _load_table(emitter: Emitter, address: int, spec: LayerSpec, config: Config)
     )
 
 
-def array_numbers(spec: LayerSpec, tensors: LayerTensors) -> dict[str, int]:
+def array_numbers(spec: LayerSpec, tensors: LayerTensors, config: Config) -> dict[str, int]:
     """The fields that are the same in all instructions of the layer."""
     narrow = spec.narrow
     if narrow is None:
-        narrow = not spec.thresholds and not spec.residual and fits_narrow(spec, tensors)
+        narrow = not spec.thresholds and not spec.residual and fits_narrow(spec, tensors, config)
     values = {
         "digits": spec.digits - 1,
         "offset": numeric.sum_factor(digits=spec.digits, gain=spec.gain, offset=spec.weight_offset),

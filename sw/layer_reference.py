@@ -60,7 +60,8 @@ def layer_reference(spec: LayerSpec, tensors: LayerTensors, config: Config) -> I
                 channel_shift=tensors.shift,
             )
         multiplier = tensors.multiplier if config.per_channel_multiplier else spec.multiplier
-        q = numeric.requantize(v, multiplier=multiplier, exponent=spec.shift + tensors.shift, residual=residual)
+        e = numeric.total_shift(spec.shift, tensors.shift, multiplier_bits=config.multiplier_bits, narrow=spec.narrow is True)
+        q = numeric.requantize(v, multiplier=multiplier, exponent=e, residual=residual)
         p = numeric.saturate(q, zero_point=spec.z_out)
         y = numeric.count_thresholds(p, tensors.thresholds) if spec.thresholds else numeric.clamp(p, lo=spec.low, hi=spec.high)
     stored = numeric.code_byte(y)

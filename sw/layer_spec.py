@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.sw.tensor_layout import ceil_div
 
 Integers = npt.NDArray[np.int64]
@@ -113,7 +113,7 @@ class LayerSpec:
             self.groups,
             "kind depthwise needs no groups",
         )
-        check(self.shift == 0 or 1 <= self.shift <= 48, "shift", "in 1..48", self.shift, "scale the multiplier")
+        check(0 <= self.shift <= 63, "shift", "in 0..63", self.shift, "the field has 6 bits")
         height, width = self.output[:2]
         check(height > 0 and width > 0, "kernel", "no larger than the padded input", self.kernel, f"the output would be {height}x{width}")
 
@@ -165,9 +165,11 @@ class LayerSpec:
 
 
 def check_multiplier(spec: LayerSpec, config: Config) -> None:
-    """:class:`LayerError` for a multiplier that the config has no room for."""
+    """:class:`LayerError` for a multiplier or a shift that the config has no room for."""
     bits = config.multiplier_bits
     check(spec.multiplier < 1 << bits, "multiplier", f"below 2**{bits}", spec.multiplier, "take a smaller shift")
+    least, most = unit_exponent(bits), exponents(bits)[-1]
+    check(spec.shift == 0 or least <= spec.shift <= most, "shift", f"in {least}..{most}", spec.shift, "scale the multiplier")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.sw import numeric
 from tercel.sw.layer_reference import layer_sums
 from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors
@@ -46,7 +46,7 @@ def calibrate(spec: LayerSpec, tensors: LayerTensors, config: Config, *, random:
     Average pools get 1/n; other layers a scale that makes the standard deviation of the sums 60 codes (1000 before thresholds).
     """
     if spec.kind == "max_pool":
-        return replace(spec, multiplier=spec.multiplier or 1, shift=spec.shift or 1), tensors
+        return replace(spec, multiplier=spec.multiplier or 1, shift=spec.shift or unit_exponent(config.multiplier_bits)), tensors
     top = 1 << config.multiplier_bits
     if spec.shift == 0 or spec.multiplier == 0:
         if spec.kind == "average_pool":
@@ -54,7 +54,9 @@ def calibrate(spec: LayerSpec, tensors: LayerTensors, config: Config, *, random:
         else:
             spread = float(np.std(layer_sums(spec, tensors) / np.exp2(tensors.shift)))
             scale = (1000 if spec.thresholds else 60) / max(spread, 1.0)
-        shift = int(np.clip(np.floor(np.log2(top / scale)), 1, 48))
+        bits = config.multiplier_bits
+        most = exponents(bits)[-1] - int(tensors.shift.max(initial=0))
+        shift = int(np.clip(np.floor(np.log2(top / scale)), unit_exponent(bits), most))
         spec = replace(spec, shift=shift, multiplier=int(np.clip(round(scale * 2**shift), 1, top - 1)))
     if not tensors.multiplier.any():
         wobble = random.uniform(0.6, 1.4, tensors.multiplier.shape) if spec.kind not in ("average_pool",) else 1.0
@@ -72,8 +74,10 @@ def calibrate(spec: LayerSpec, tensors: LayerTensors, config: Config, *, random:
     return spec, tensors
 
 
-def fits_narrow(spec: LayerSpec, tensors: LayerTensors) -> bool:
-    """Whether no input at all can push a sum out of 18 bits, bias and padding counted."""
+def fits_narrow(spec: LayerSpec, tensors: LayerTensors, config: Config) -> bool:
+    """Whether no input at all can push a sum out of 18 bits, bias and padding counted, and the layer's shifts are those of narrow sums."""
+    if not shifts_narrow(spec.shift, tensors.shift, config):
+        return False
     low, high = (-128, 127) if spec.in_signed else (0, 255)
     if any(spec.padding):
         low, high = min(low, spec.z_in), max(high, spec.z_in)
@@ -81,3 +85,9 @@ def fits_narrow(spec: LayerSpec, tensors: LayerTensors) -> bool:
     most = np.maximum(weights * low, weights * high).sum(axis=1) + tensors.bias
     least = np.minimum(weights * low, weights * high).sum(axis=1) + tensors.bias
     return bool((most == numeric.wrap(most, bits=18)).all() and (least == numeric.wrap(least, bits=18)).all())
+
+
+def shifts_narrow(shift: int, channel_shift: Integers, config: Config) -> bool:
+    """Whether all E + s are among the shifts of narrow sums."""
+    window = exponents(config.multiplier_bits, narrow=True)
+    return all(shift + int(bound) in window for bound in (channel_shift.min(), channel_shift.max()))

@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from tercel.hw.config import exponents
+
 Integers = npt.NDArray[np.int64]
 DigitSet = Literal["radix4", "ternary"]
 
 MAX_DIGITS = 4
-MAX_EXPONENT = 63
 _DIGIT_OFFSETS = (0, 2, 10, 42)
 _DIGITS: dict[DigitSet, npt.NDArray[np.int8]] = {
     "radix4": np.array([0, 1, -2, -1], dtype=np.int8),
@@ -83,16 +84,22 @@ def residual_term(code: npt.ArrayLike, *, zero_point: int, multiplier: int, shif
     return ((np.asarray(code, dtype=np.int64) - zero_point) * multiplier) << amount
 
 
+def total_shift(shift: int, channel_shift: npt.ArrayLike, *, multiplier_bits: int, narrow: bool = False) -> Integers:
+    """E = E + s as a machine takes it: modulo the number of its :func:`~tercel.hw.config.exponents`, in their range."""
+    window = exponents(multiplier_bits, narrow=narrow)
+    return window.start + (np.asarray(channel_shift, dtype=np.int64) + shift - window.start) % len(window)
+
+
 def requantize(value: npt.ArrayLike, *, multiplier: npt.ArrayLike, exponent: npt.ArrayLike, residual: npt.ArrayLike = 0) -> Integers:
     """``floor((v*M + residual + 2**(e-1)) / 2**e)``: one rounding, half up.
 
-    ``value`` is signed of up to 32 bits, ``multiplier`` unsigned of up to 16, ``exponent`` in 1..63, ``residual`` signed of up to
-    58 bits; they broadcast against each other.
+    ``value`` is signed of up to 32 bits, ``multiplier`` unsigned of up to 16, ``exponent`` in 0..62 (0 rounds nothing), ``residual`` signed
+    of up to 58 bits; they broadcast against each other.
     """
     e = np.asarray(exponent, dtype=np.int64)
     total = np.asarray(value, dtype=np.int64) * np.asarray(multiplier, dtype=np.int64)
     total = total + np.asarray(residual, dtype=np.int64)
-    return (total + np.left_shift(np.int64(1), e - 1)) >> e
+    return (total + (np.left_shift(np.int64(1), e) >> 1)) >> e
 
 
 def saturate(q: npt.ArrayLike, *, zero_point: int) -> Integers:

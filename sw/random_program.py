@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.hw.isa import Engine
 from tercel.sw.emitter import Emitter
 from tercel.sw.estimate import estimate
@@ -113,7 +113,7 @@ def random_layer(config: Config, random: np.random.Generator, *, engine: str, si
         spec = replace(
             spec,
             multiplier=int(random.integers(1 << config.multiplier_bits)),
-            shift=int(random.integers(1, 49)),
+            shift=int(random.integers(unit_exponent(config.multiplier_bits), exponents(config.multiplier_bits).stop)),
             res_multiplier=int(random.integers(1, 1 << 16)) if spec.residual else 0,
             res_shift=int(random.integers(32)) if spec.residual else 0,
         )

@@ -2,7 +2,7 @@
 
 from math import gcd
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents
 
 
 def config_of(pixels, *, lanes=2, outputs=4, drain_lanes=2, array_depth=16384, **values):
@@ -35,7 +35,8 @@ def random_fields(rng, config, *, steps=150, depth=16384, **fixed):
             threshold_addr=rng.randrange(max(1, config.threshold_depth)), thresholds=thresholds, threshold_shared=rng.randrange(2),
             narrow=narrow, residual=residual, in_tile=rng.randrange(depth),
             post=rng.randrange(16), gain=rng.randrange(2), out_space=rng.randrange(2),
-            multiplier=rng.randrange(65536), shift=rng.randrange(1, 49), z_out=rng.randrange(-256, 256), lo=rng.randrange(-256, 256),
+            multiplier=rng.randrange(65536), shift=rng.choice(exponents(config.multiplier_bits)[1:]),
+            z_out=rng.randrange(-256, 256), lo=rng.randrange(-256, 256),
             hi=rng.randrange(-256, 256), res_multiplier=rng.randrange(65536), res_shift=rng.randrange(32), z_res=rng.randrange(-256, 256),
             res_signed=rng.randrange(2),
         )  # fmt: skip

@@ -76,9 +76,9 @@ class NetworkBuilder:
         if spec.thresholds:
             scale *= 16
         top = 1 << config.multiplier_bits
-        shift = int(np.clip(np.floor(np.log2(top / scale)), 1, 48))
+        shift = int(np.clip(np.floor(np.log2(top / scale)), 8, 39))
         multiplier = 1 if same else int(np.clip(round(scale * 2**shift), 1, top - 1))
-        shift = 1 if same else shift
+        shift = unit_exponent(config.multiplier_bits) if same else shift
         sums = (
             weights.reshape(-1, channels).sum(axis=0)
             if kind == "depthwise"

@@ -7,8 +7,9 @@ import pytest
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
+from golden_bench import total_shift
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents
 from tercel.hw.depthwise.engine import DepthwiseEngine
 from tercel.hw.isa import Mode, Opcode, encode
 
@@ -109,7 +110,7 @@ def expected_writes(config, memories, f):
 
     def requantize(acc, bias, multiplier, shift):
         v = signed(acc + bias, 32)
-        q = (v * multiplier + (1 << shift - 1)) >> shift
+        q = (v * multiplier + (1 << shift >> 1)) >> shift
         return clamp(min(max(q + f["z_out"], -32768), 32767))
 
     def clamp(p):
@@ -117,7 +118,8 @@ def expected_writes(config, memories, f):
 
     def parameter(index, lane):
         bias, shift, multiplier = memories.parameters[index % config.record_depth][lane]
-        return bias, multiplier if config.per_channel_multiplier else f["multiplier"], f["shift"] + shift
+        multiplier = multiplier if config.per_channel_multiplier else f["multiplier"]
+        return bias, multiplier, total_shift(f["shift"] + shift, multiplier_bits=config.multiplier_bits)
 
     def weight(record, tap, lane):
         return (f["gain"] + 1) * memories.weight(record, tap, lane) + f["offset"]
@@ -301,7 +303,7 @@ def random_instruction(config, rng, *, mode=None, tidy=None):
         "offset": rng.choice((0, rng.randint(-256, 255))),
         "gain": rng.getrandbits(1),
         "multiplier": rng.randrange(1 << config.multiplier_bits),
-        "shift": rng.randint(config.multiplier_bits - 4, 26) if rng.random() < 0.9 else rng.randint(1, 48),
+        "shift": rng.randint(config.multiplier_bits - 4, 26) if rng.random() < 0.9 else rng.choice(exponents(config.multiplier_bits)[1:]),
         "z_out": rng.randint(-256, 255),
         "lo": lo,
         "hi": rng.randint(lo, 255) if rng.random() < 0.5 else 255,

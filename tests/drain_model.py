@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tercel.hw.array.feed import drain_interval
+from tercel.hw.config import exponents
 
 
 def signed_of(rng, bits):
@@ -53,7 +54,7 @@ def random_fields(rng, config, *, kind):
         "gain": rng.randrange(2),
         "narrow": int(kind == "narrow"),
         "multiplier": rng.randrange(1 << config.multiplier_bits),
-        "shift": rng.randint(8, 30) if rng.random() < 0.8 else rng.randint(1, 48),
+        "shift": rng.randint(8, 30) if rng.random() < 0.8 else rng.choice(exponents(config.multiplier_bits)[1:]),
         "z_out": signed_of(rng, 9),
         "lo": low,
         "hi": high,
@@ -103,10 +104,11 @@ def random_tile(rng, config, memories, *, fields, index, post, end):
             first = tile.threshold_addr + (0 if fields["threshold_shared"] else 16 * output)
             table = [thresholds[(first + index) % config.threshold_depth] for index in range(fields["thresholds"])]
             v = wrapped((tile.acc[row][output] << fields["gain"]) + bias + tile.asum[row], bits)
-            e = fields["shift"] + shift
+            shifts = exponents(config.multiplier_bits, narrow=bool(fields["narrow"]))
+            e = shifts.start + (fields["shift"] + shift - shifts.start) % len(shifts)
             difference = tile.residual[row][output] - fields["z_res"]
             residual = difference * fields["res_multiplier"] << min(fields["res_shift"] + shift, 31) if fields["residual"] else 0
-            p = (v * multiplier + residual + (1 << e - 1) >> e) + fields["z_out"]
+            p = (v * multiplier + residual + (1 << e >> 1) >> e) + fields["z_out"]
             p = min(max(p, -32768), 32767)
             code = sum(p > value for value in table) if table else min(max(p, fields["lo"]), fields["hi"])
             codes.append(code & 0xFF)

@@ -148,7 +148,17 @@ def register(value: int, bits: int) -> int:
 
 def requantized(v: int, *, multiplier: int, exponent: int, residual: int = 0) -> int:
     """One rounding, half up."""
-    return (v * multiplier + residual + (1 << exponent - 1)) >> exponent
+    return (v * multiplier + residual + (1 << exponent >> 1)) >> exponent
+
+
+def total_shift(e: int, *, multiplier_bits: int, narrow: bool = False) -> int:
+    """E + s as the machine takes it."""
+    first, count = (multiplier_bits // 4 * 4, 16) if narrow else (8 if multiplier_bits >= 12 else 0, 32)
+    while e < first:
+        e += count
+    while e >= first + count:
+        e -= count
+    return e
 
 
 def parameter_words(

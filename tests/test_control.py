@@ -43,7 +43,7 @@ class Outcome:
 def legal(opcode: Opcode, **values: int) -> int:
     """An instruction with what the static checks demand."""
     if opcode in (Opcode.ARRAY, Opcode.DEPTHWISE):
-        values = {"shift": 1, "dilation_x": 1, "dilation_y": 1, **values}
+        values = {"shift": 8, "dilation_x": 1, "dilation_y": 1, **values}
     return encode(opcode, values)
 
 

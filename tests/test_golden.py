@@ -12,7 +12,7 @@ from tercel.sim.golden import run_golden
 
 LOAD, ARRAY, DEPTHWISE, STORE = (1 << engine for engine in Engine)
 BARE = replace(PLAIN, depthwise=False, window_depth=0, record_depth=0, threshold_depth=0)
-ARRAY_FIELDS = {"dilation_x": 1, "dilation_y": 1, "shift": 1}
+ARRAY_FIELDS = {"dilation_x": 1, "dilation_y": 1, "shift": 8}
 """An ARRAY or DEPTHWISE that reads nothing and writes one pixel."""
 
 
@@ -194,7 +194,8 @@ ARRAY_FLAWS = [
     *({name: PLAIN.pixels} for name in [*INPUT_BANKS, "res_bank", "res_row_bank"]),
     {"last_lanes": PLAIN.lanes},
     {"shift": 0},
-    {"shift": 49},
+    {"shift": 7},
+    {"shift": 40},
     {"dilation_x": 0},
     {"dilation_y": 0},
     {"lo": 1},
@@ -208,8 +209,8 @@ ARRAY_FLAWS = [
 ]
 DEPTHWISE_FLAWS = [
     *({name: PLAIN.pixels} for name in INPUT_BANKS),
-    {"shift": 0, "mode": Mode.MAX},
-    {"shift": 49},
+    {"shift": 7, "mode": Mode.MAX},
+    {"shift": 40},
     {"dilation_x": 0, "mode": Mode.MATRIX_VECTOR},
     {"dilation_y": 0},
     {"lo": 1},
@@ -260,7 +261,7 @@ def test_illegal_fields(opcode: Opcode, values: dict[str, int], config: Config) 
 
 
 LEGAL: list[tuple[Opcode, dict[str, int], Config]] = [
-    (Opcode.ARRAY, {"shift": 48, "dilation_x": 15, "dilation_y": 15, "last_lanes": 3, "digits": 3, "multiplier": 65535}, PLAIN),
+    (Opcode.ARRAY, {"shift": 39, "dilation_x": 15, "dilation_y": 15, "last_lanes": 3, "digits": 3, "multiplier": 65535}, PLAIN),
     (Opcode.ARRAY, ARRAY_FIELDS | {"threshold_addr": PLAIN.threshold_depth, "narrow": 1, "threshold_shared": 1}, PLAIN),
     (Opcode.ARRAY, ARRAY_FIELDS | {"weight_addr": 1023, "parameter_addr": 63, "threshold_addr": 1023, "thresholds": 15}, PLAIN),
     (Opcode.DEPTHWISE, ARRAY_FIELDS | {"record_addr": 63, "parameter_addr": 63, "out_space": 1}, PLAIN),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from golden_bench import PLAIN, Bench, Place, as_code, parameter_words, random_place, register, requantized
+from golden_bench import PLAIN, Bench, Place, as_code, parameter_words, random_place, register, requantized, total_shift
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Fault, Opcode, Space
@@ -114,7 +114,8 @@ class Layer:
         if f["residual"]:
             residual = (as_code(res, signed=bool(f["res_signed"])) - f["z_res"]) * f["res_multiplier"]
             residual <<= min(f["res_shift"] + s, 31)
-        q = requantized(register(v, 18 if f["narrow"] else 32), multiplier=multiplier, exponent=f["shift"] + s, residual=residual)
+        e = total_shift(f["shift"] + s, multiplier_bits=self.config.multiplier_bits, narrow=bool(f["narrow"]))
+        q = requantized(register(v, 18 if f["narrow"] else 32), multiplier=multiplier, exponent=e, residual=residual)
         p = min(max(q + f["z_out"], -32768), 32767)
         if f["thresholds"]:
             return sum(p > int(t) for t in self.table[0 if f["threshold_shared"] else n, : f["thresholds"]])
@@ -223,9 +224,9 @@ MODES = {
     "residual": {"residual": 1, "out_space": 0},
     "residual into the window": {"residual": 1, "out_space": 1},
     "residual with thresholds": {"residual": 1, "thresholds": 3},
-    "residual shift above 31": {"residual": 1, "res_shift": 31, "shift": 48},
-    "smallest exponent": {"shift": 1},
-    "largest exponent": {"shift": 48},
+    "residual shift above 31": {"residual": 1, "res_shift": 31, "shift": 39},
+    "smallest exponent": {"shift": 8},
+    "largest exponent": {"shift": 39},
     "ends of offset": {"offset": -512, "digits": 4},
     "only padding": {"in_height": 1, "y_start": 40},
     "empty image": {"in_width": 3, "x_start": -100, "kernel_width": 1},
@@ -274,7 +275,7 @@ def test_sums_past_24_bits_are_exact() -> None:
     fixed = {"kernel_height": 1, "kernel_width": 1, "stride": 1, "in_height": 1, "in_width": 2, "x_start": 0, "y_start": 0}
     rng = np.random.default_rng(2)
     layer = Layer(
-        rng, config, **fixed, channels=600, digits=4, in_signed=0, output_groups=1, out_height=1, out_width=2, shift=1, multiplier=1
+        rng, config, **fixed, channels=600, digits=4, in_signed=0, output_groups=1, out_height=1, out_width=2, shift=8, multiplier=128
     )
     layer.input[:] = rng.integers(250, 256, layer.input.shape)
     layer.codes[:] = -128

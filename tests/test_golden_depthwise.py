@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from golden_bench import PLAIN, Bench, as_code, parameter_words, random_place, register, requantized
+from golden_bench import PLAIN, Bench, as_code, parameter_words, random_place, register, requantized, total_shift
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Fault, Mode, Opcode, Space
@@ -88,7 +88,8 @@ class Layer:
         if self.config.per_channel_multiplier:
             multiplier = int(self.channel_multiplier[entry]) % (1 << self.config.multiplier_bits)
         v = register(acc + int(self.bias[entry]), 32)
-        q = requantized(v, multiplier=multiplier, exponent=f["shift"] + int(self.channel_shift[entry]))
+        e = total_shift(f["shift"] + int(self.channel_shift[entry]), multiplier_bits=self.config.multiplier_bits)
+        q = requantized(v, multiplier=multiplier, exponent=e)
         return min(max(min(max(q + f["z_out"], -32768), 32767), f["lo"]), f["hi"])
 
     def _weight(self, d: int) -> int:
@@ -207,7 +208,7 @@ def test_global_average() -> None:
         "dilation_x": 1,
         "dilation_y": 1,
     }
-    layer = Layer(rng, PLAIN, Mode.AVERAGE, **size, out_height=1, out_width=1, in_signed=0, multiplier=0, shift=1, lo=0, hi=255, z_out=0)
+    layer = Layer(rng, PLAIN, Mode.AVERAGE, **size, out_height=1, out_width=1, in_signed=0, multiplier=0, shift=8, lo=0, hi=255, z_out=0)
     layer.f |= {"multiplier": round((1 << 20) / 49), "shift": 20}
     layer.bias[:] = 0
     layer.channel_shift[:] = 0

@@ -66,7 +66,7 @@ def test_a_right_graph(config: Config | None) -> None:
             "block.expand: weights must be of shape (24, 1, 1, 8), not (24, 8) (channels last)",
         ),
         (lambda: changed("stem", spec_multiplier=0), "stem: multiplier must be in 1..65535, not 0 (take another spec.shift)"),
-        (lambda: changed("stem", spec_shift=0), "stem: spec.shift must be in 1..48, not 0 (scale the multiplier)"),
+        (lambda: changed("stem", spec_shift=0), "stem: spec.shift must be in 1..39, not 0 (scale the multiplier)"),
         (
             lambda: changed("stem", multipliers=np.ones(8, dtype=int)),
             f"stem: multiplier must be 0 beside multipliers, not {layer_of(small_network(), 'stem').spec.multiplier} (one of both)",

@@ -156,7 +156,7 @@ def test_padding_only_bands():
 def test_narrow_where_no_sum_can_overflow():
     for bits, channels, narrow in [(2, 24, True), (8, 64, False)]:
         spec, tensors = random_tensors(LayerSpec(kind="conv", input=(4, 4, channels), out=8, weight_bits=bits), BASE, seed=0)
-        assert fits_narrow(spec, tensors) is narrow
+        assert fits_narrow(spec, tensors, BASE) is narrow
         assert count(build_layer(spec, tensors, BASE), Opcode.ARRAY, narrow=int(narrow)) == 1
     spec, tensors = random_tensors(LayerSpec(kind="conv", input=(4, 4, 300), out=8, narrow=True, z_out=128), BASE, seed=0)
     wide = layer_reference(replace(spec, narrow=False), tensors, BASE)
@@ -222,7 +222,7 @@ def test_errors(arguments, config, message):
 
 def test_uncalibrated_layers_are_refused():
     spec, tensors = random_tensors(LayerSpec(kind="conv", input=(4, 4, 8), out=8), BASE, seed=0)
-    with pytest.raises(LayerError, match=r"^shift must be in 1\.\.48, not 0 \(calibrate the layer first\)$"):
+    with pytest.raises(LayerError, match=r"^shift must be positive, not 0 \(calibrate the layer first\)$"):
         build_layer(replace(spec, shift=0), tensors, BASE)
     with pytest.raises(LayerError, match=r"^first_bank must be below pixels=7, not 7 \(banks count from 0\)$"):
         build_layer(spec, tensors, BASE, first_bank=7)

@@ -88,7 +88,12 @@ class DrainRow(Component):
             products.residual.eq(static.residual),
         ]
 
-        m.submodules.wide = wide = Rescale(product_bits=WIDE_BITS, sum_bits=32, thresholds=config.threshold_depth > 0)
+        m.submodules.wide = wide = Rescale(
+            product_bits=WIDE_BITS,
+            sum_bits=32,
+            multiplier_bits=config.multiplier_bits,
+            thresholds=config.threshold_depth > 0,
+        )
         m.d.comb += [wide.product.eq(products.product), wide.shift.eq(operands.shift), wide.clamp.eq(static.clamp)]
         if config.threshold_depth:
             m.d.comb += [
@@ -99,7 +104,9 @@ class DrainRow(Component):
             ]
         codes = [wide.y]
         for lane in range(1, config.drain_lanes):
-            m.submodules[f"narrow_{lane}"] = narrow = Rescale(product_bits=narrow_product_bits(config), sum_bits=18)
+            m.submodules[f"narrow_{lane}"] = narrow = Rescale(
+                product_bits=narrow_product_bits(config), sum_bits=18, multiplier_bits=config.multiplier_bits
+            )
             m.d.comb += [
                 narrow.product.eq(products.narrow_products[lane]),
                 narrow.shift.eq(operands.narrow_shifts[lane - 1]),

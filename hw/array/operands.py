@@ -1,6 +1,6 @@
 """What the rows take besides sums and residuals: it is the same for all rows, so it is made once and goes down."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -20,11 +20,11 @@ from tercel.hw.array.row_products import (
 from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
 from tercel.hw.array.row_sums import bias_layout
 from tercel.hw.array.slots import slot_layout
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import LinearReadSignature, parameter_layout, parameter_word
 from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of, rescale_latency
-from tercel.hw.scale import Scale, shift_layout
+from tercel.hw.scale import Scale, shift_shape
 from tercel.hw.wide_mux import WideMux
 
 
@@ -52,8 +52,8 @@ def operands_layout(config: Config) -> data.StructLayout:
         "factors": factors_layout(config),
         "amount": unsigned(4 if shifts_product(config) else 0),
         "coarse": unsigned(1),
-        "shift": shift_layout(sum_bits=32),
-        "narrow_shifts": data.ArrayLayout(shift_layout(sum_bits=18), config.drain_lanes - 1),
+        "shift": shift_shape(sum_bits=32),
+        "narrow_shifts": data.ArrayLayout(shift_shape(sum_bits=18), config.drain_lanes - 1),
     }
     if config.threshold_depth:
         fields |= {"limit": signed(16), "never": unsigned(1), "more": unsigned(1)}
@@ -125,9 +125,11 @@ class OperandFetch(Component):
         scales = []
         for lane, channel in enumerate(channels):
             m.submodules[f"scale_{lane}"] = scale = Scale(config, sum_bits=18 if lane else 32)
+            e = Signal(5, name=f"e_{lane}")
             m.d.comb += [
+                e.eq(fields.shift + channel.shift),
                 scale.multiplier.eq(channel.multiplier if config.per_channel_multiplier else fields.multiplier),
-                scale.e.eq(fields.shift + channel.shift),
+                scale.e.eq(e if lane else Cat(e[:4], Mux(fields.narrow, self._narrow_bit_4(e[:4]), e[4]))),
             ]
             scales.append(delayed(m, scale.o, 1, name=f"scale_{lane}"))
         for lane in range(1, lanes):
@@ -138,6 +140,11 @@ class OperandFetch(Component):
         if config.threshold_depth:
             self._threshold(m, o)
         return m
+
+    def _narrow_bit_4(self, below: Value) -> Value:
+        """Bit 4 of the one among the shifts of narrow sums that has ``below`` in its lowest four: lane 0 distinguishes more."""
+        first = exponents(self.config.multiplier_bits, narrow=True).start
+        return Const(1, 1) if first == 16 else below < first
 
     def _channels(self, m: Module, wanted) -> list:
         """Shift and, where there is one, multiplier of each lane's channel, 2 cycles after the slot. Lane 0 has that of lane ``wanted``."""

@@ -5,7 +5,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.hw.isa import INSTRUCTION_BITS, LAYOUTS, RESERVED_LOW, Engine, Fault, Opcode, Space
 from tercel.hw.memory.space import depth, spaces
 from tercel.hw.table import table
@@ -97,9 +97,10 @@ class Checks(Component):
             failures.append(Cat(table(fields[name], lambda bank: bank >= self._config.pixels) for name in _bank_fields(opcode)))
         if opcode in (Opcode.LOAD, Opcode.STORE):
             return failures + self._memory_conditions(opcode, fields)
+        bits = self._config.multiplier_bits
         failures += [
-            table(fields.shift, lambda shift: not 1 <= shift <= 48),
-            _at_or_above(fields.multiplier, 1 << self._config.multiplier_bits),
+            table(fields.shift, lambda shift: not unit_exponent(bits) <= shift < exponents(bits).stop),
+            _at_or_above(fields.multiplier, 1 << bits),
             Cat(fields.dilation_x == 0, fields.dilation_y == 0),
             fields.lo > fields.hi,
         ]

@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, unit_exponent
 from tercel.hw.depthwise.pointer import POINTER, PointerAdd
 from tercel.hw.isa import ADDR_BITS, LAYOUTS, Mode, Opcode
 
@@ -54,6 +54,7 @@ class Plan(wiring.Component):
         pixels = self._config.pixels
         i, plan = self.instruction, Signal(PLAN_LAYOUT, reset_less=True)
         m.d.comb += self.plan.eq(plan)
+        unit = unit_exponent(self._config.multiplier_bits)
         maximum = i.mode == Mode.MAX
         vector = i.mode == Mode.MATRIX_VECTOR
         thirds = Array(Const(k // 3, 3) for k in range(16))
@@ -89,9 +90,9 @@ class Plan(wiring.Component):
             plan.x_last.eq(Mux(vector, i.steps, i.out_width)),
             plan.row_last.eq(Mux(vector, 0, i.rows)),
             plan.offset.eq(Mux(i.mode == Mode.AVERAGE, 1, i.offset)),
-            # The maximum passes the requantizers unchanged: (2*v + 1) >> 1.
-            plan.multiplier.eq(Mux(maximum, 2, i.multiplier)),
-            plan.shift.eq(Mux(maximum, 1, i.shift)),
+            # The maximum passes the requantizers unchanged.
+            plan.multiplier.eq(Mux(maximum, 1 << unit, i.multiplier)),
+            plan.shift.eq(Mux(maximum, unit, i.shift)),
             plan.z_out.eq(Mux(maximum, 0, i.z_out)),
             plan.pad.eq(Mux(maximum, -256, i.z_in)),
         ]

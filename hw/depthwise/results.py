@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, unit_exponent
 from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import taps_layout
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
@@ -58,7 +58,7 @@ class Results(wiring.Component):
                 with m.If(maximum):
                     m.d.sync += parameters[lane].eq(0)
                     if config.per_channel_multiplier:
-                        m.d.sync += parameters[lane].multiplier.eq(2)
+                        m.d.sync += parameters[lane].multiplier.eq(1 << unit_exponent(config.multiplier_bits))
                 with m.Else():
                     m.d.sync += parameters[lane].eq(self.parameter.data[lane])
         clamp = Signal(CLAMP_LAYOUT, reset_less=True)
@@ -77,7 +77,7 @@ class Results(wiring.Component):
                 entry = data.View(entry.shape(), Mux(self.sums_valid, parameters[count + lane], entry))
                 acc = Mux(second_sums, delayed(m, self.sums[count + lane], 1, name=f"waiting_{lane}"), acc)
             m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config)
-            e = Signal(6, name=f"e_{lane}", reset_less=True)
+            e = Signal(5, name=f"e_{lane}", reset_less=True)
             shift, multiplier = scales[lane // 2][: len(plan.shift)], scales[lane // 2][len(plan.shift) :]
             m.d.sync += e.eq(shift + entry.shift)
             if config.per_channel_multiplier:

@@ -18,7 +18,18 @@ from tercel.hw.config import Config
 from tercel.hw.isa import Space
 from tercel.sim.golden.pointers import InputWindows, Tensor
 from tercel.sim.golden.state import Bytes, Channels, MachineState, as_codes
-from tercel.sw.numeric import Integers, clamp, code_byte, count_thresholds, digit_value, requantize, residual_term, saturate, wrap
+from tercel.sw.numeric import (
+    Integers,
+    clamp,
+    code_byte,
+    count_thresholds,
+    digit_value,
+    requantize,
+    residual_term,
+    saturate,
+    total_shift,
+    wrap,
+)
 
 THRESHOLDS_PER_CHANNEL = 16
 _BLOCK_CODES = 1 << 20
@@ -90,6 +101,7 @@ class _Drain:
     def __init__(self, state: MachineState, values: Mapping[str, int]) -> None:
         config = state.config
         self._values = values
+        self._multiplier_bits = config.multiplier_bits
         count = (values["output_groups"] + 1) * config.drain_groups
         words = state.ring(Space.PARAMETER, start=values["parameter_addr"], count=count)
         self._channels = Channels.unpack(words[:, : 8 * config.drain_lanes].reshape(-1), config)
@@ -124,10 +136,12 @@ class _Drain:
     def codes(self, v: Integers, residual: Integers | None) -> Bytes:
         """Stored bytes ``[pixels, channels]``."""
         values = self._values
+        narrow = bool(values["narrow"])
+        e = total_shift(values["shift"], self._channels.shift, multiplier_bits=self._multiplier_bits, narrow=narrow)
         q = requantize(
             v,
             multiplier=self._multiplier,
-            exponent=self._channels.shift + values["shift"],
+            exponent=e,
             residual=0 if residual is None else residual,
         )
         p = saturate(q, zero_point=values["z_out"])

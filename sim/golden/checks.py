@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.hw.isa import FIELDS, RESERVED_LOW, Engine, Fault, Opcode, Space
 
 ENGINE_OF = {
@@ -72,7 +72,7 @@ def _transfer(opcode: Opcode, values: Mapping[str, int], config: Config) -> bool
 def _requantize(values: Mapping[str, int], config: Config) -> bool:
     """The checks that ARRAY and DEPTHWISE share."""
     return (
-        not 1 <= values["shift"] <= 48
+        not unit_exponent(config.multiplier_bits) <= values["shift"] < exponents(config.multiplier_bits).stop
         or values["multiplier"] >= 1 << config.multiplier_bits
         or values["dilation_x"] == 0
         or values["dilation_y"] == 0

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tercel.hw.isa import Mode, Space
 from tercel.sim.golden.pointers import InputWindows, Tensor, with_words
 from tercel.sim.golden.state import TAPS, Bytes, Channels, MachineState, as_codes
-from tercel.sw.numeric import Integers, clamp, code_byte, requantize, saturate, wrap
+from tercel.sw.numeric import Integers, clamp, code_byte, requantize, saturate, total_shift, wrap
 
 _BLOCK_CODES = 1 << 18
 """Gathered codes at a time, so that they and their products stay in the caches."""
@@ -99,6 +99,6 @@ def _requantized(state: MachineState, values: Mapping[str, int], sums: Integers)
     q = requantize(
         wrap(sums + channels.bias, bits=32),
         multiplier=values["multiplier"] if channels.multiplier is None else channels.multiplier,
-        exponent=channels.shift + values["shift"],
+        exponent=total_shift(values["shift"], channels.shift, multiplier_bits=state.config.multiplier_bits),
     )
     return code_byte(clamp(saturate(q, zero_point=values["z_out"]), lo=values["lo"], hi=values["hi"]))

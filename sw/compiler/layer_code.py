@@ -85,7 +85,7 @@ def code_layer(layer: LayerNode, image: MemoryImage, *, out_space: int) -> Layer
                     words=spec.thresholds,
                 )
             )
-        on_array, sections, numbers = True, spec.groups, array_numbers(spec, tensors)
+        on_array, sections, numbers = True, spec.groups, array_numbers(spec, tensors, config)
         groups = ceil_div(spec.out // sections, config.outputs)
         section_words, group_words = spec.out // sections // config.lanes, config.words_per_tile
     else:

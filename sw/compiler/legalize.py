@@ -12,6 +12,7 @@ from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode, N
 from tercel.sw.layer_array import check_array
 from tercel.sw.layer_depthwise import check_depthwise
 from tercel.sw.layer_spec import LayerError, check
+from tercel.sw.layer_tensors import shifts_narrow
 from tercel.sw.tensor_layout import ceil_div
 
 NARROW_BITS = 18
@@ -62,6 +63,8 @@ def _is_array_faster(layer: LayerNode, config: Config) -> bool:
 def _is_narrow(layer: LayerNode, config: Config) -> bool:
     spec = layer.spec
     if not spec.on_array(config) or spec.thresholds or spec.residual:
+        return False
+    if not shifts_narrow(spec.shift, layer.shift, config):
         return False
     least, most = sum_bounds(layer)
     half = 1 << NARROW_BITS - 1

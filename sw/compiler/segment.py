@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, unit_exponent
 from tercel.hw.isa import ADDR_BITS
 from tercel.sw.compiler.allocate import allocate
 from tercel.sw.compiler.cost import group_cycles, least_cycles
@@ -62,8 +62,9 @@ class _Segmenter:
             for name in node.inputs:
                 self.last_use[name] = number
         for layer in self.graph.layers():
+            unit = unit_exponent(self.config.multiplier_bits)
             # Equal shapes cost the same whatever their scales are.
-            spec = replace(layer.spec, multiplier=1, shift=1, z_in=0, z_out=0, lo=0, hi=1)
+            spec = replace(layer.spec, multiplier=1, shift=unit, z_in=0, z_out=0, lo=0, hi=1)
             self.canonical[layer.name] = replace(spec, z_res=0, res_multiplier=0, res_shift=0)
 
     def group(self, first: int, end: int) -> Group | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.integer_graph import Activation, ConcatNode, GraphError, IntegerGraph, LayerNode
 from tercel.sw.layer_spec import Integers, LayerSpec
@@ -133,8 +133,12 @@ def _verify_weights(layer: LayerNode) -> None:
 
 def _verify_multipliers(layer: LayerNode, config: Config | None) -> None:
     spec, rules = layer.spec, _Rules(layer.name)
-    rules.check(1 <= spec.shift <= 48, "spec.shift", "in 1..48", spec.shift, "scale the multiplier")
-    top = (1 << (16 if config is None else config.multiplier_bits)) - 1
+    bits = 16 if config is None else config.multiplier_bits
+    top = (1 << bits) - 1
+    least, most = unit_exponent(bits) if config else 1, exponents(bits)[-1]
+    rules.check(least <= spec.shift <= most, "spec.shift", f"in {least}..{most}", spec.shift, "scale the multiplier")
+    total = spec.shift + int(layer.shift.max(initial=0))
+    rules.check(total <= most, "spec.shift + shift", f"at most {most}", total, "scale the multiplier")
     if layer.multipliers.size:
         rules.check(spec.multiplier == 0, "multiplier", "0 beside multipliers", spec.multiplier, "one of both")
         rules.one_a_channel("multipliers", layer.multipliers, spec.output[2])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tercel.hw.config import exponents, unit_exponent
 from tercel.sw.importer.report import Rejection
 from tercel.sw.layer_spec import Integers
 
 Reals = npt.NDArray[np.float64]
 MAX_CHANNEL_SHIFT = 15
-_MAX_SHIFT = 48
 _TOLERANCE = 1e-6
 
 
@@ -29,18 +29,22 @@ class Numbers:
     res_shift: int = 0
 
 
-def normalise(factor: float, *, bits: int) -> tuple[int, int]:
-    """M of ``bits`` bits and E in 1..48 with ``M / 2**E`` nearest to ``factor``; M has its top bit set unless E is 48."""
+def normalise(factor: float, *, bits: int, channel_shift: int = 0) -> tuple[int, int]:
+    """M of ``bits`` bits and E with ``M / 2**E`` nearest to ``factor``, and E + ``channel_shift`` a shift that the machine has.
+
+    M has its top bit set, unless E is the largest possible.
+    """
     mantissa, exponent = np.frexp(factor)
     multiplier, shift = round(float(mantissa) * 2**bits), bits - int(exponent)
     if multiplier == 1 << bits:
         multiplier, shift = multiplier >> 1, shift - 1
-    if shift < 1:
+    least, most = unit_exponent(bits), exponents(bits)[-1] - channel_shift
+    if shift < least:
         raise Rejection(
-            "input scale * weight scale / output scale", f"below 2**{bits - 1}", f"{factor:.6g}", "calibrate the output's range"
+            "input scale * weight scale / output scale", f"below 2**{bits - least}", f"{factor:.6g}", "calibrate the output's range"
         )
-    if shift > _MAX_SHIFT:
-        multiplier, shift = max(1, round(factor * 2.0**_MAX_SHIFT)), _MAX_SHIFT
+    if shift > most:
+        multiplier, shift = max(1, round(factor * 2.0**most)), most
     return multiplier, shift
 
 
@@ -70,22 +74,22 @@ def channel_shifts(scales: Reals, live: npt.NDArray[np.bool_]) -> tuple[float, I
 
 def shared_numbers(factor: float, shifts: Integers, *, bits: int, residual: float | None = None) -> Numbers:
     """One multiplier for the layer, a shift for each channel."""
-    multiplier, shift = normalise(factor, bits=bits)
+    multiplier, shift = normalise(factor, bits=bits, channel_shift=int(shifts.max(initial=0)))
     numbers = Numbers(multiplier=multiplier, multipliers=np.zeros(0, dtype=np.int64), shift=shift, channel_shift=shifts)
-    return numbers if residual is None else _with_residual(numbers, residual)
+    return numbers if residual is None else _with_residual(numbers, residual, bits=bits)
 
 
 def channel_numbers(factors: Reals, *, bits: int, residual: float | None = None) -> Numbers:
     """One multiplier for each channel, all but the tiniest with their top bit set."""
     _, shift = normalise(float(factors.max()), bits=bits)
     octaves = np.floor(np.log2(((1 << bits) - 0.5) / (factors * 2.0**shift)))
-    shifts = np.clip(octaves, 0, MAX_CHANNEL_SHIFT).astype(np.int64)
+    shifts = np.clip(octaves, 0, min(MAX_CHANNEL_SHIFT, exponents(bits)[-1] - shift)).astype(np.int64)
     multipliers = np.minimum(np.rint(factors * np.exp2(shift + shifts)), (1 << bits) - 1).astype(np.int64)
     numbers = Numbers(multiplier=0, multipliers=multipliers, shift=shift, channel_shift=shifts)
-    return numbers if residual is None else _with_residual(numbers, residual)
+    return numbers if residual is None else _with_residual(numbers, residual, bits=bits)
 
 
-def _with_residual(numbers: Numbers, factor: float) -> Numbers:
+def _with_residual(numbers: Numbers, factor: float, *, bits: int) -> Numbers:
     """Add R (16 bits) and k with ``R * 2**k / 2**shift`` nearest to ``factor``.
 
     The machine shifts a residual by at most 31, channel shift included: where its scale is so much coarser than the layer's own
@@ -102,7 +106,7 @@ def _with_residual(numbers: Numbers, factor: float) -> Numbers:
     lost = numbers.shift - shift
     multiplier = (numbers.multiplier + (1 << lost >> 1)) >> lost
     multipliers = (numbers.multipliers + (1 << lost >> 1)) >> lost
-    if shift < 1 or res_multiplier < 1 or (multiplier < 1 and not numbers.multipliers.size):
+    if shift < unit_exponent(bits) or res_multiplier < 1 or (multiplier < 1 and not numbers.multipliers.size):
         way_out = "quantize both to similar ranges, or quantize the sum's other operand first"
         raise Rejection("residual scale / output scale", "within 2**31 of the layer's own factor", f"{factor:.6g}", way_out)
     return Numbers(

@@ -1,7 +1,7 @@
 """Layers whose output is a number of thresholds passed.
 
 The machine counts ``p > T[c, i]`` on ``p = clamp(floor((v*M + 2**(e-1)) / 2**e) + z)``, v being the sum with bias, z the output's zero
-point, p of 16 bits. For a layer whose sums are only compared (:func:`threshold_layer`), M = 2 and e = 1 make p the sum itself plus z. Its
+point, p of 16 bits. For a layer whose sums are only compared (:func:`threshold_layer`), M = 2**e makes p the sum itself plus z. Its
 bias then serves to move the thresholds of a channel into 16 bits: sums beyond p's range saturate on the right side of all of them. So
 every sum is on the side where the float network puts it, whatever the scales of the channels, as long as the lowest and the highest
 threshold of a channel that any input can reach lie at most 65519 sums apart. Where they lie further apart, the channel's shift s halves
@@ -13,6 +13,7 @@ thresholds alone; nothing is rounded but they.
 
 import numpy as np
 
+from tercel.hw.config import unit_exponent
 from tercel.sw.importer.capture import Operation
 from tercel.sw.importer.counting import HIGHEST, LOWEST, NEVER, Counting, shared_rows
 from tercel.sw.importer.expressions import Constant, Quantizer, Stored, Window
@@ -55,6 +56,7 @@ def threshold_layer(
     kind: Kind = "linear" if linear else "conv"
     codes = weights.codes[:, :, 0, 0] if linear else weights.codes.transpose(0, 2, 3, 1)
     shared, thresholds = shared_rows(thresholds, zero_point=quantizer.zero_point)
+    unit = unit_exponent(builder.config.multiplier_bits)
     spec = layer_spec(
         kind=kind,
         input=tensor.shape,
@@ -67,8 +69,8 @@ def threshold_layer(
         weight_bits=weights.bits,
         gain=weights.gain,
         weight_offset=weights.offset,
-        multiplier=2,
-        shift=1,
+        multiplier=1 << unit,
+        shift=unit,
         thresholds=table.shape[1],
         threshold_shared=shared,
         **edges(tensor, quantizer),
