@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, unit_exponent
 from tercel.sw.graph.integer_graph import Activation, ConcatNode, IntegerGraph, LayerNode, Node
 from tercel.sw.layer_reference import layer_reference
 from tercel.sw.layer_spec import Kind, LayerSpec, LayerTensors
