@@ -14,7 +14,7 @@ from tercel.sw.band import BandPlan, Layout, plan_bands
 from tercel.sw.chunk import Chunks, LinearPart
 from tercel.sw.emitter import Emitter
 from tercel.sw.layer_array import input_fields
-from tercel.sw.layer_spec import Kind, LayerError, LayerSpec, LayerTensors, check, check_multiplier
+from tercel.sw.layer_spec import Integers, Kind, LayerError, LayerSpec, LayerTensors, check, check_multiplier
 from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import ceil_div, pack_depthwise_records, pack_matrix_records, pack_parameters, window_pitch
@@ -123,7 +123,6 @@ def _plan(
 def check_depthwise(spec: LayerSpec, config: Config) -> None:
     """:class:`~tercel.sw.layer_spec.LayerError` for what no cutting helps against."""
     check(config.depthwise, "kind", "conv or linear", spec.kind, f"config {config.name} has no depthwise engine")
-    check(-256 <= spec.weight_offset <= 255, "weight_offset", "in -256..255", spec.weight_offset, "the field has 9 bits")
     check_multiplier(spec, config)
     check(spec.narrow is not True, "narrow", "false", spec.narrow, "only the array has narrow sums")
 
@@ -133,8 +132,6 @@ def depthwise_numbers(spec: LayerSpec, config: Config) -> dict[str, int]:
     return {
         "mode": int(MODES[spec.kind]),
         "steps": ceil_div(spec.input[2], config.lanes) - 1 if spec.kind == "linear" else 0,
-        "offset": spec.weight_offset if spec.kind in ("depthwise", "linear") else 0,
-        "gain": spec.gain - 1,
         "multiplier": spec.multiplier,
         "shift": spec.shift,
         "z_out": spec.z_out,
@@ -152,16 +149,36 @@ def depthwise_parameters(tensors: LayerTensors, config: Config, *, channels: int
     return pack_parameters(bias=bias, shift=shift, multiplier=multiplier, channels=config.lanes)
 
 
+def fits_records(spec: LayerSpec, weights: Integers) -> bool:
+    """Whether all weights of these codes have the 8 bits that the depthwise engine multiplies by; true of pools, which have none."""
+    low, high = _weight_range(spec, weights)
+    return low >= -128 and high <= 127
+
+
+def record_weights(spec: LayerSpec, weights: Integers) -> Integers:
+    """What records hold for a layer's codes: the weights ``gain * d + weight_offset`` themselves. :class:`LayerError` beyond 8 bits."""
+    low, high = _weight_range(spec, weights)
+    way_out = "the depthwise engine multiplies by 8 bits; take symmetric weights or fewer weight_bits"
+    check(fits_records(spec, weights), "weights gain * d + weight_offset", "in -128..127", f"{low}..{high}", way_out)
+    return spec.gain * weights + spec.weight_offset
+
+
+def _weight_range(spec: LayerSpec, weights: Integers) -> tuple[int, int]:
+    if not weights.size:
+        return 0, 0
+    return spec.gain * int(weights.min()) + spec.weight_offset, spec.gain * int(weights.max()) + spec.weight_offset
+
+
 def depthwise_parts(spec: LayerSpec, tensors: LayerTensors, image: MemoryImage, *, groups: int) -> list[LinearPart]:
     """What each of ``groups`` channel groups (matrix-vector: output groups) needs, zeros past the last; nothing for pools."""
     config = image.config
     missing = groups * config.lanes - spec.output[2]
     if spec.kind == "linear":
         words = ceil_div(spec.input[2], config.lanes) * max(1, config.lanes // 8)
-        records = pack_matrix_records(tensors.weights, config=config)
+        records = pack_matrix_records(record_weights(spec, tensors.weights), config=config)
     elif spec.kind == "depthwise":
         words = ceil_div(spec.kernel[0], 3) * ceil_div(spec.kernel[1], 3)
-        records = pack_depthwise_records(np.pad(tensors.weights, ((0, 0), (0, 0), (0, missing))), config=config)
+        records = pack_depthwise_records(np.pad(record_weights(spec, tensors.weights), ((0, 0), (0, 0), (0, missing))), config=config)
     else:
         return []
     return [

@@ -179,6 +179,11 @@ def _numbers(config: Config, random: np.random.Generator, *, kind: Kind, on_arra
         "out_signed": out_signed,
         "z_out": zero_point(out_signed),
     }
+    if not on_array:
+        # A record's weights have 8 bits. All numbers are drawn before, so that layers of the array do not depend on this.
+        values["gain"] = 1 if values["weight_bits"] == 8 else values["gain"]
+        half = values["gain"] << values["weight_bits"] - 1
+        values["weight_offset"] = int(np.clip(values["weight_offset"], half - 128, 127 + values["gain"] - half))
     if random.random() < 0.4:
         low, high = sorted(int(bound) for bound in random.integers(-256, 256, size=2))
         values |= {"lo": low, "hi": high}

@@ -70,24 +70,24 @@ def pack_thresholds(table: Integers, *, config: Config) -> bytes:
     return words.tobytes()
 
 
-def pack_depthwise_records(codes: Integers, *, config: Config) -> bytes:
-    """Records of a ``[kernel height, kernel width, channels]`` tensor: 9 x ``lanes`` codes for each channel group and 3x3 pass."""
-    height, width, channels = codes.shape
+def pack_depthwise_records(weights: Integers, *, config: Config) -> bytes:
+    """Records of a ``[kernel height, kernel width, channels]`` tensor: 9 x ``lanes`` weights for each channel group and 3x3 pass."""
+    height, width, channels = weights.shape
     k = config.lanes
     groups, down, across = ceil_div(channels, k), ceil_div(height, 3), ceil_div(width, 3)
     padded = np.zeros((3 * down, 3 * across, groups * k), dtype=np.int64)
-    padded[:height, :width, :channels] = codes
+    padded[:height, :width, :channels] = weights
     blocks = padded.reshape(down, 3, across, 3, groups, k).transpose(4, 0, 2, 1, 3, 5)
     return numeric.code_byte(blocks).tobytes()
 
 
-def pack_matrix_records(codes: Integers, *, config: Config) -> bytes:
+def pack_matrix_records(weights: Integers, *, config: Config) -> bytes:
     """Records of an ``[outputs, inputs]`` matrix: for each group of ``lanes`` outputs, input group and half, tap t is input lane t."""
-    outputs, inputs = codes.shape
+    outputs, inputs = weights.shape
     k = config.lanes
     groups, steps, taps = ceil_div(outputs, k), ceil_div(inputs, k), min(k, 8)
     padded = np.zeros((groups * k, steps * k), dtype=np.int64)
-    padded[:outputs, :inputs] = codes
+    padded[:outputs, :inputs] = weights
     blocks = padded.reshape(groups, k, steps * k // taps, taps).transpose(0, 2, 3, 1)
     records = np.zeros((groups, steps * k // taps, 9, k), dtype=np.int64)
     records[:, :, :taps] = blocks

@@ -121,9 +121,6 @@ def expected_writes(config, memories, f):
         multiplier = multiplier if config.per_channel_multiplier else f["multiplier"]
         return bias, multiplier, total_shift(f["shift"] + shift, multiplier_bits=config.multiplier_bits)
 
-    def weight(record, tap, lane):
-        return (f["gain"] + 1) * memories.weight(record, tap, lane) + f["offset"]
-
     out_depth = config.window_depth if f["out_space"] else config.array_depth
 
     def place(word_pointer, codes):
@@ -143,7 +140,7 @@ def expected_writes(config, memories, f):
                     for tap in range(min(lanes, 8)):
                         a = read(source, 8 * half + tap)
                         for lane in range(lanes):
-                            acc[lane] += weight(record, tap, lane) * a
+                            acc[lane] += memories.weight(record, tap, lane) * a
             codes = [requantize(acc[lane], *parameter(f["parameter_addr"] + group, lane)) for lane in range(lanes)]
             yield place((f["out_bank"], (f["out_addr"] + group) % 16384), codes)
         return
@@ -170,7 +167,7 @@ def expected_writes(config, memories, f):
                         record = f["record_addr"] + group * passes + ky // 3 * blocks_x + kx // 3
                         for lane in range(lanes):
                             a = read(source, lane) if inside else f["z_in"]
-                            w = 1 if mode == AVERAGE else weight(record, ky % 3 * 3 + kx % 3, lane)
+                            w = 1 if mode == AVERAGE else memories.weight(record, ky % 3 * 3 + kx % 3, lane)
                             acc[lane] += w * a
                             if inside and (largest[lane] is None or a > largest[lane]):
                                 largest[lane] = a
@@ -300,8 +297,6 @@ def random_instruction(config, rng, *, mode=None, tidy=None):
         "steps": rng.randint(0, 6),
         "record_addr": rng.randrange(config.record_depth),
         "parameter_addr": rng.randrange(config.record_depth),
-        "offset": rng.choice((0, rng.randint(-256, 255))),
-        "gain": rng.getrandbits(1),
         "multiplier": rng.randrange(1 << config.multiplier_bits),
         "shift": rng.randint(config.multiplier_bits - 4, 26) if rng.random() < 0.9 else rng.choice(exponents(config.multiplier_bits)[1:]),
         "z_out": rng.randint(-256, 255),

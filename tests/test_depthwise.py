@@ -46,6 +46,24 @@ def test_random_programs(config, count, stall):
     assert done == [(100 + index, fields["post"]) for index, fields in enumerate(program)]
 
 
+@pytest.mark.parametrize("taps", [9, 3])
+@pytest.mark.parametrize(("code", "weight"), [(-256, -128), (-256, 127), (255, -128), (255, 127)])
+def test_largest_sums(*, taps, code, weight):
+    """Every tap at an end of its range: windows all in padding, records of one weight. Nine of -256 * -128 are the most."""
+    config = small_config(depthwise_taps=taps)
+    rng = random.Random(1)
+    memories = Memories(config, rng)
+    memories.parameters = [[(0, 0, 0)] * config.lanes] * config.record_depth
+    memories.records = [int.from_bytes(bytes([weight & 255] * 9 * config.lanes), "little")] * config.record_depth
+    f = faultless(config, memories, rng, 1, mode=CONV, tidy=True)[0]
+    f |= {"kernel_width": 4, "kernel_height": 3, "x_start": 100, "z_in": code, "multiplier": 1 << 10, "z_out": 0, "lo": -256, "hi": 255}
+    for shift in (20, 24):
+        program = [f | {"shift": shift}]
+        writes, _, _, fault = run(config, memories, program, rng=rng)
+        assert fault is None
+        assert [word for _, word in writes] == expected_program(config, memories, program)[0]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_range_faults(seed):
     config = small_config(pixels=3, lanes=2, window_depth=64, array_depth=64, depthwise_taps=3 if seed % 3 == 0 else 9)

@@ -40,8 +40,6 @@ class Layer:
             "groups": rng.integers(1, 4),
             "steps": rng.integers(1, 5),
             "in_signed": rng.integers(2),
-            "offset": rng.integers(-256, 256) * rng.integers(2),
-            "gain": rng.integers(2),
             "z_in": rng.integers(-256, 256),
             "multiplier": rng.integers(1 << config.multiplier_bits),
             "shift": rng.integers(14, 26),
@@ -75,14 +73,14 @@ class Layer:
         f = self.f
         if self.mode is Mode.MATRIX_VECTOR:
             acts = [as_code(int(byte), signed=bool(f["in_signed"])) for byte in self.input[0, 0]]
-            acc = sum(self._weight(int(d)) * a for d, a in zip(self.matrix[n], acts, strict=True))
+            acc = sum(int(d) * a for d, a in zip(self.matrix[n], acts, strict=True))
         else:
             window = self._window(y, x, n)
             if self.mode is Mode.MAX:
                 largest = max((code for *_, code, inside in window if inside), default=f["z_in"])
                 return min(max(largest, f["lo"]), f["hi"])
             average = self.mode is Mode.AVERAGE
-            acc = sum((1 if average else self._weight(int(self.codes[n, ky, kx]))) * a for ky, kx, a, _ in window)
+            acc = sum((1 if average else int(self.codes[n, ky, kx])) * a for ky, kx, a, _ in window)
         entry = n % len(self.bias)
         multiplier = f["multiplier"]
         if self.config.per_channel_multiplier:
@@ -91,9 +89,6 @@ class Layer:
         e = total_shift(f["shift"] + int(self.channel_shift[entry]), multiplier_bits=self.config.multiplier_bits)
         q = requantized(v, multiplier=multiplier, exponent=e)
         return min(max(min(max(q + f["z_out"], -32768), 32767), f["lo"]), f["hi"])
-
-    def _weight(self, d: int) -> int:
-        return (self.f["gain"] + 1) * d + self.f["offset"]
 
     def _window(self, y: int, x: int, n: int) -> list[tuple[int, int, int, bool]]:
         """Kernel row and column, code, and whether it is inside the image."""

@@ -74,7 +74,9 @@ LAYERS = {
 WINDOW_LAYERS = {
     "depthwise": LayerSpec(kind="depthwise", input=(12, 11, 20), kernel=(3, 3), padding=(1, 1, 1, 1), z_in=9, z_out=128),
     "depthwise stride 2": LayerSpec(kind="depthwise", input=(12, 11, 20), kernel=(3, 3), stride=2, padding=(0, 0, 1, 1), out_signed=True),
-    "depthwise 5x4": LayerSpec(kind="depthwise", input=(12, 11, 20), kernel=(5, 4), padding=(1, 2, 1, 1), gain=2, weight_offset=3),
+    "depthwise 5x4": LayerSpec(
+        kind="depthwise", input=(12, 11, 20), kernel=(5, 4), padding=(1, 2, 1, 1), weight_bits=6, gain=2, weight_offset=3
+    ),
     "max": LayerSpec(kind="max_pool", input=(12, 11, 20), kernel=(3, 3), stride=2, padding=(1, 1, 1, 1)),
     "average": LayerSpec(kind="average_pool", input=(7, 7, 20), kernel=(7, 7), z_in=4, z_out=4),
 }
@@ -179,6 +181,22 @@ ERRORS = [
     ),
     ({"kind": "depthwise", "out": 0}, TINY, "kind must be conv or linear, not depthwise (config tiny has no depthwise engine)"),
     ({"kind": "depthwise", "residual": True}, BASE, "residual must be false here, not True (only the array adds a residual)"),
+    (
+        {"kind": "depthwise", "out": 0, "weight_bits": 2, "gain": 2, "weight_offset": 126},
+        BASE,
+        (
+            "weights gain * d + weight_offset must be in -128..127, not 122..128 "
+            "(the depthwise engine multiplies by 8 bits; take symmetric weights or fewer weight_bits)"
+        ),
+    ),
+    (
+        {"kind": "linear", "input": (1, 1, 8), "weight_bits": 2, "weight_offset": -127},
+        BASE,
+        (
+            "weights gain * d + weight_offset must be in -128..127, not -129..-126 "
+            "(the depthwise engine multiplies by 8 bits; take symmetric weights or fewer weight_bits)"
+        ),
+    ),
     ({"kind": "max_pool", "thresholds": 2}, BASE, "thresholds must be 0 here, not 2 (max_pool only clamps)"),
     ({"thresholds": 3, "weight_bits": 2}, TINY, "thresholds must be 0, not 3 (the config has no threshold memory)"),
     ({"thresholds": 3, "narrow": True}, BASE, "narrow must be false, not True (thresholds and residual take wide sums)"),

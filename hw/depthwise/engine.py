@@ -91,7 +91,7 @@ class DepthwiseEngine(wiring.Component):
         connect(m, loops.column, fetch.column)
 
         m.d.comb += rows.instruction.eq(intake.ahead)
-        for block in (plan, loops, fetch, window, weights, maximum, results, place):
+        for block in (plan, loops, fetch, window, maximum, results, place):
             m.d.comb += block.instruction.eq(intake.current)
         for block in (loops, fetch, window, weights, maximum, taps, results):
             m.d.comb += block.plan.eq(plan.plan)

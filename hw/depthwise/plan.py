@@ -27,7 +27,6 @@ PLAN_LAYOUT = data.StructLayout(
         "columns_last": 3,
         "x_last": 12,
         "row_last": 10,
-        "offset": signed(9),
         "multiplier": 16,
         "shift": 6,
         "z_out": signed(9),
@@ -37,8 +36,8 @@ PLAN_LAYOUT = data.StructLayout(
 """``slide``: windows of neighbouring outputs overlap and are reused. ``pairs``: the first operation of a row or window has two columns;
 ``pairs_later``: so have a slide's later ones. ``step``, ``step_two``: delta of one and of two columns;
 ``step_x``: of one output. ``inner_last``: column blocks (maximum: columns; vector: halves) less 1. ``block_last``: row blocks less 1.
-``rows_last``, ``columns_last``: kernel rows and columns of the last blocks. ``x_last``, ``row_last``: loop ends. ``offset``: h;
-``multiplier``, ``shift``, ``z_out``: as the requantizers take them; ``pad``: code of a tap outside the image."""
+``rows_last``, ``columns_last``: kernel rows and columns of the last blocks. ``x_last``, ``row_last``: loop ends.
+``multiplier``, ``shift``, ``z_out``: as the requantizers take them. ``pad``: code of a tap outside the image."""
 
 
 class Plan(wiring.Component):
@@ -89,7 +88,6 @@ class Plan(wiring.Component):
             plan.columns_last.eq(masks[i.kernel_width]),
             plan.x_last.eq(Mux(vector, i.steps, i.out_width)),
             plan.row_last.eq(Mux(vector, 0, i.rows)),
-            plan.offset.eq(Mux(i.mode == Mode.AVERAGE, 1, i.offset)),
             # The maximum passes the requantizers unchanged.
             plan.multiplier.eq(Mux(maximum, 1 << unit, i.multiplier)),
             plan.shift.eq(Mux(maximum, unit, i.shift)),

@@ -76,12 +76,13 @@ class Taps(wiring.Component):
     def _at_once(self, m: Module, lane: int, control) -> None:
         """The sum of one lane, of nine products a cycle."""
         products = [self._product(m, lane, tap, self.window[tap][lane]) for tap in range(RECORD_TAPS)]
-        # A product is at most 2**17, both operands at their lowest: two of them need 20 bits, nine 22.
+        # A product of -256..255 and -128..127 is -32640..2**15, that with both at their lowest: 17 bits, as 2**15 itself needs them.
+        # Each level of sums is a bit wider: 20 for the sum of eight, at most 2**18, which hold that of nine, at most 9 * 2**15, too.
         sums, ninth = products[:-1], delayed(m, products[-1], 3, name=f"ninth_{lane}")
         while len(sums) > 1:
             pairs = range(0, len(sums), 2)
             sums = [delayed(m, sums[index] + sums[index + 1], 1, name=f"sum_{len(sums)}_{lane}_{index}") for index in pairs]
-        self._accumulate(m, lane, self._last(m, lane, sums[0], ninth, bits=22), control)
+        self._accumulate(m, lane, self._last(m, lane, sums[0], ninth, bits=20), control)
 
     def _row_control(self, m: Module) -> Value:
         """Step and first for the accumulators, in the cycle before; drives ``valid``."""
@@ -112,10 +113,11 @@ class Taps(wiring.Component):
         left, middle, right = products
         pair = delayed(m, left + middle, 1, name=f"pair_{lane}")
         right = delayed(m, right, 1, name=f"right_{lane}")
-        self._accumulate(m, lane, self._last(m, lane, pair, right, bits=20), control)
+        # Three products are -3 * 32640..3 * 2**15, less than 2**17 (see _at_once).
+        self._accumulate(m, lane, self._last(m, lane, pair, right, bits=18), control)
 
     def _product(self, m: Module, lane: int, tap: int, code):
-        m.submodules[f"product_{lane}_{tap}"] = product = Product(a_bits=9, b_bits=10)
+        m.submodules[f"product_{lane}_{tap}"] = product = Product(a_bits=9, b_bits=8)
         m.d.comb += [product.a.eq(code), product.b.eq(self.weights[tap][lane])]
         return product.o
 

@@ -1,4 +1,4 @@
-"""The weights of a window: a record, its codes turned into g*d + h, and zero for taps that do not count; or row by row of the record."""
+"""The weights of a window: a record, or ones for an average, and zero for taps that do not count; or row by row of the record."""
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -7,19 +7,18 @@ from amaranth.lib.wiring import In, Out
 from tercel.hw.config import Config
 from tercel.hw.delay import delayed
 from tercel.hw.depthwise.column import row_of_window, taps_layout
-from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
+from tercel.hw.depthwise.plan import PLAN_LAYOUT
 from tercel.hw.interfaces import LinearReadSignature
 from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS
-from tercel.hw.mux_add import MuxAdd
 
 LANES_CLEARED = 2
-"""Lanes for which one register clears codes or weights: few enough to lie together, and enough for a reset of flip-flops."""
+"""Lanes for which one register sets or clears weights: few enough to lie together, and enough for a reset of flip-flops."""
 
 
 def weights_layout(config: Config) -> data.ArrayLayout:
     """Operand weights: tap 3*row + column, or column of a row, then lane."""
-    return data.ArrayLayout(data.ArrayLayout(signed(10), config.lanes), config.depthwise_taps)
+    return data.ArrayLayout(data.ArrayLayout(signed(8), config.lanes), config.depthwise_taps)
 
 
 def record_signature(config: Config) -> LinearReadSignature:
@@ -40,7 +39,6 @@ class Weights(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "instruction": In(INSTRUCTION),
                 "plan": In(PLAN_LAYOUT),
                 "request": In(taps_layout(config)),
                 "record": Out(record_signature(config)),
@@ -49,7 +47,7 @@ class Weights(wiring.Component):
         )
 
     def elaborate(self, platform) -> Module:
-        """Memory, a register behind it and one at the lanes, adder, weight register."""
+        """Memory, a register behind it, one at the lanes that an average sets to 1, and one that omitted taps clear."""
         m = Module()
         lanes, taps, plan = self._config.lanes, self._config.depthwise_taps, self.plan
         request = delayed(m, self.request, 1, name="request")
@@ -67,30 +65,21 @@ class Weights(wiring.Component):
             in_vector = Array(Const(in_vector >> 3 * index & 7, 3) for index in range(3))[row]
         omitted = Signal(taps, reset_less=True)
         m.d.sync += omitted.eq(~Mux(plan.maximum, 0, Mux(plan.vector, in_vector, in_kernel)))
-        # What clears, and what holds for an instruction, lies in registers beside the lanes.
+        # What sets and clears lies in registers beside the lanes, and acts through the synchronous reset of flip-flops: no LUT.
         groups = range(0, lanes, LANES_CLEARED)
         late_omitted = delayed(m, omitted, 1, name="late_omitted")
         words = delayed(m, Value.cast(self.record.data), 1, name="words")
         clear = [local(m, late_omitted, name=f"omitted_{first}") for first in groups]
         ones = [local(m, plan.average, name=f"average_{first}") for first in groups]
-        gain = [local(m, self.instruction.gain, name=f"gain_{lane}") for lane in range(lanes)]
-        offset = [local(m, plan.offset, name=f"offset_{lane}") for lane in range(lanes)]
-        codes = Signal(data.ArrayLayout(data.ArrayLayout(signed(8), lanes), taps), reset_less=True)
+        # A flip-flop of an ECP5 that a signal sets also starts as 1; were this 0, a LUT would take the place of the set.
+        present = Signal(self.weights.shape(), init=[[1] * lanes] * taps, reset_less=True)
         weights = Signal(self.weights.shape(), reset_less=True)
         m.d.comb += self.weights.eq(weights)
         for tap in range(taps):
             for lane in range(lanes):
-                m.submodules[f"weight_{tap}_{lane}"] = weight = MuxAdd(10)
                 group = lane // LANES_CLEARED
-                code = words.word_select(tap * lanes + lane, 8)
-                m.d.comb += [
-                    weight.a.eq(offset[lane]),
-                    weight.c.eq(codes[tap][lane]),
-                    weight.d.eq(codes[tap][lane] << 1),
-                    weight.sel.eq(gain[lane]),
-                ]
                 m.d.sync += [
-                    codes[tap][lane].eq(Mux(ones[group], 0, code)),
-                    weights[tap][lane].eq(Mux(clear[group][tap], 0, weight.o.as_signed())),
+                    present[tap][lane].eq(Mux(ones[group], 1, words.word_select(tap * lanes + lane, 8))),
+                    weights[tap][lane].eq(Mux(clear[group][tap], 0, present[tap][lane])),
                 ]
         return m

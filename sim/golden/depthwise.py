@@ -46,7 +46,7 @@ def _windows(state: MachineState, values: Mapping[str, int]) -> Bytes:
             largest = _largest(codes, windows.locate(first, end)[2], z_in=values["z_in"])
             result[first:end] = code_byte(clamp(largest, lo=values["lo"], hi=values["hi"]))
         else:
-            # 256 taps of a 10-bit weight and a 9-bit code stay below 2**27.
+            # 256 taps of an 8-bit weight and a 9-bit code stay within 2**23.
             sums = np.zeros((end - first, groups, state.config.lanes), dtype=np.int32)
             for tap in range(windows.taps):
                 sums += codes[:, tap] if weights is None else codes[:, tap] * weights[tap]
@@ -65,10 +65,9 @@ def _tap_weights(state: MachineState, values: Mapping[str, int], windows: InputW
 
 
 def _records(state: MachineState, values: Mapping[str, int], count: int) -> npt.NDArray[np.int32]:
-    """Weights ``[count, 9, K]`` of the instruction's records: g*d + h."""
+    """Weights ``[count, 9, K]`` of the instruction's records."""
     words = state.ring(Space.RECORD, start=values["record_addr"] * TAPS, count=count * TAPS)
-    codes = words.reshape(count, TAPS, state.config.lanes).view(np.int8).astype(np.int32)
-    return (codes << values["gain"]) + values["offset"]
+    return words.reshape(count, TAPS, state.config.lanes).view(np.int8).astype(np.int32)
 
 
 def _largest(codes: npt.NDArray[np.integer[Any]], inside: npt.NDArray[np.bool_], *, z_in: int) -> Integers:
