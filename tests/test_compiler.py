@@ -1,5 +1,6 @@
 """Compiled networks on the golden model against the numeric contract, layer by layer."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,14 @@ from tercel.hw.config import BASE, LARGE, SMALL, TINY, Config
 from tercel.hw.isa import Fault, Opcode
 from tercel.sim.backend import GoldenBackend
 from tercel.sw.compiler import FitError, compile_graph
+from tercel.sw.compiler.fold import fold, unfold
+from tercel.sw.compiler.legalize import legalize
+from tercel.sw.compiler.state import Compilation
 from tercel.sw.cycles import instruction_cycles
 from tercel.sw.estimate import estimate
+from tercel.sw.graph.integer_graph import GraphError
+from tercel.sw.graph.serialize import graph_to_bytes
+from tercel.sw.graph.verify import verify
 from tercel.sw.program import Program
 
 CONFIGS = [
@@ -238,6 +245,61 @@ def test_parameters_that_the_machine_lacks():
     parts = [net.layer("conv", net.input, out=count, zero_point=3) for count in (6, 4)]
     with pytest.raises(FitError, match=r"^concat2: channels of layer0.out must be a multiple of lanes=4, not 6 \("):
         compile_graph(net.graph(net.concat(parts)), SMALL)
+
+
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config.depthwise], ids=lambda config: config.name)
+def test_weights_of_nine_bits_run_on_the_array(config):
+    """Asymmetric ones and doubled ones, which no record holds; channels that are whole words and others."""
+    net = NetworkBuilder(config, input=(9, 8, 3))
+    padded = {"kernel": (3, 3), "padding": (1, 1, 1, 1)}
+    x = net.layer("depthwise", net.input, **padded, stride=2, gain=2, name="folded")
+    x = net.layer("conv", x, out=2 * config.lanes, weight_bits=4)
+    x = net.layer("depthwise", x, **padded, weight_offset=-100, name="whole")
+    x = net.layer("depthwise", x, **padded, name="narrow")
+    x = net.layer("conv", x, out=config.lanes + 1, weight_bits=4)
+    x = net.layer("depthwise", x, kernel=(5, 4), gain=2, weight_offset=-20, name="one")
+    x = net.layer("linear", x, out=13, weight_bits=8, weight_offset=-30, name="vector")
+    graph = net.graph(x)
+    verify(graph, config)
+    program = check(graph, net, config)
+    marks = {mark.name: (mark.kind, mark.engine, mark.macs) for mark in program.marks}
+    macs = {node.name: node.spec.macs for node in graph.nodes}
+    engines = {"folded": "array", "whole": "array", "narrow": "depthwise", "one": "array"}
+    assert {name: marks[name] for name in engines} == {name: ("depthwise", engine, macs[name]) for name, engine in engines.items()}
+    assert marks["vector"] == ("linear", "array", macs["vector"])
+
+
+def test_unfolding_leaves_the_layer_on_the_array():
+    """What is taken back is the fold alone."""
+    net = NetworkBuilder(BASE, input=(9, 8, 3))
+    graph = net.graph(net.layer("depthwise", net.input, kernel=(3, 3), padding=(1, 1, 1, 1), stride=2, gain=2))
+    state = Compilation(source=graph, config=BASE, memory_latency=8, wanted=graph.outputs, graph=graph)
+    legalize(state)
+    legal = graph_to_bytes(state.graph)
+    fold(state)
+    assert state.folds and graph_to_bytes(state.graph) != legal
+    unfold(state)
+    assert graph_to_bytes(state.graph) == legal
+
+
+@pytest.mark.parametrize(
+    ("gain", "offset", "config"),
+    [(2, 1, SMALL), (1, 11, replace(SMALL, digit_set="ternary")), (1, 11, replace(SMALL, weight_depth=64))],
+    ids=["odd", "ternary", "no room"],
+)
+def test_weights_that_no_engine_holds(gain, offset, config):
+    """Odd levels have no 0 to put between channels; a ternary array has one digit; and there may be no room."""
+    net = NetworkBuilder(replace(config, digit_set="radix4"), input=(5, 5, 8), seed=2)
+    graph = net.graph(net.layer("depthwise", net.input, kernel=(5, 5), gain=gain, weight_offset=offset, name="middle"))
+    (codes,) = (layer.weights for layer in graph.layers())
+    message = (
+        f"middle: weights gain * d + weight_offset must be in -128..127, not {gain * codes.min() + offset}..{gain * codes.max() + offset} "
+        "(the depthwise engine multiplies by 8 bits; take symmetric weights or fewer weight_bits)"
+    )
+    with pytest.raises(GraphError, match=f"^{re.escape(message)}$"):
+        verify(graph, config)
+    with pytest.raises(FitError, match=f"^{re.escape(message)}$"):
+        compile_graph(graph, config)
 
 
 def test_more_tokens_than_a_counter_holds():

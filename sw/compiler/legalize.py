@@ -9,6 +9,7 @@ from tercel.sw.compiler.fit import FitError
 from tercel.sw.compiler.state import Compilation
 from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode, Node
+from tercel.sw.graph.wide_weights import on_engine_that_holds
 from tercel.sw.layer_array import check_array
 from tercel.sw.layer_depthwise import check_depthwise
 from tercel.sw.layer_spec import LayerError, check
@@ -21,7 +22,7 @@ MATRIX_RECORD_CYCLES = 3
 
 
 def legalize(state: Compilation) -> None:
-    """Decide ``narrow`` and, for matrix-vector products, ``array``.
+    """Decide ``narrow`` and, for matrix-vector products, ``array``; layers of weights too wide for the depthwise engine go to the array.
 
     :class:`FitError` with all layers that the machine lacks something for.
     """
@@ -31,7 +32,8 @@ def legalize(state: Compilation) -> None:
     for node in graph.nodes:
         try:
             if isinstance(node, LayerNode):
-                layer = replace(node, spec=replace(node.spec, array=_is_array_faster(node, config)))
+                layer = on_engine_that_holds(node, config)
+                layer = replace(layer, spec=replace(layer.spec, array=_is_array_faster(layer, config)))
                 _check_layer(layer, config)
                 nodes.append(replace(layer, spec=replace(layer.spec, narrow=_is_narrow(layer, config))))
             else:

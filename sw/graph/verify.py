@@ -8,7 +8,8 @@ import numpy as np
 from tercel.hw.config import Config, exponents, unit_exponent
 from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.integer_graph import Activation, ConcatNode, GraphError, IntegerGraph, LayerNode
-from tercel.sw.layer_spec import Integers, LayerSpec
+from tercel.sw.graph.wide_weights import on_engine_that_holds
+from tercel.sw.layer_spec import Integers, LayerError, LayerSpec
 
 
 def verify(graph: IntegerGraph, config: Config | None = None) -> None:
@@ -198,6 +199,10 @@ def _verify_machine(layer: LayerNode, config: Config) -> None:
     )
     rules.check(spec.out_space == 0 or config.depthwise, "out_space", "0", spec.out_space, f"{machine} has no window scratchpad")
     if not on_array:
+        try:
+            on_engine_that_holds(layer, config)
+        except LayerError as error:
+            raise GraphError(f"{layer.name}: {error}") from error
         return
     most = 2 * config.max_digits
     rules.check(spec.digits <= config.max_digits, "weight_bits", f"at most {most}", spec.weight_bits, f"{machine} has no more digit planes")
