@@ -138,8 +138,6 @@ _GEOMETRY = [
     _u("in_height", 12, "input rows; rows outside 0..in_height-1 read as z_in"),
     _u("out_width", 12, "output columns - 1"),
     _u("rows", 10, "output rows - 1"),
-    _s("z_in", 9, "input zero point, fed for padding"),
-    _u("in_signed", 1, "input codes are signed"),
 ]
 
 _INPUT = [
@@ -182,6 +180,8 @@ FIELDS: dict[Opcode, list[Field]] = {
         *_HEADER,
         *_INPUT,
         *_GEOMETRY,
+        _u("z_in", 8, "input zero point, fed for padding; 128 more where input codes are signed"),
+        _u("in_signed", 1, "input codes are signed: the array takes them, and z_in, 128 greater than they are"),
         _u("in_tile", ADDR_BITS, "words between the inputs of tile t and t+1: stride * in_pixel"),
         _u("tiles", 10, "tiles of P pixels in an output row - 1"),
         _u("groups", 10, "input channel groups - 1"),
@@ -204,7 +204,7 @@ FIELDS: dict[Opcode, list[Field]] = {
         *_wrap("res"),
         _u("res_multiplier", 16, "R"),
         _u("res_shift", 5, "k; k + s above 31 counts as 31"),
-        _s("z_res", 9, "zero point of the residual"),
+        _u("z_res", 8, "zero point of the residual; 128 more where residual codes are signed"),
         _u("res_signed", 1, "residual codes are signed"),
         *_OUTPUT,
     ],
@@ -213,6 +213,8 @@ FIELDS: dict[Opcode, list[Field]] = {
         _u("mode", 2, "see Mode"),
         *_INPUT,
         *_GEOMETRY,
+        _s("z_in", 9, "input zero point, fed for padding"),
+        _u("in_signed", 1, "input codes are signed"),
         _u("groups", 10, "channel groups - 1 (matrix-vector: output groups - 1)"),
         _u("steps", 10, "matrix-vector: input channel groups - 1"),
         _u("record_addr", 16, "first weight record; its bytes are the weights, signed"),

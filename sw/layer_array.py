@@ -22,6 +22,8 @@ from tercel.sw.memory_image import MemoryImage
 from tercel.sw.tensor_layout import Placement, ceil_div, pack_array_weights, pack_parameters, pack_thresholds
 from tercel.sw.transfer import load_words, move_tensor
 
+CODE_OFFSET = 128
+"""By how much signed codes are greater inside the array, where activations have no sign."""
 CHANNEL_THRESHOLDS = 16
 """Threshold words between the tables of two channels."""
 
@@ -111,6 +113,13 @@ def check_array(spec: LayerSpec, config: Config) -> None:
     )
     check(spec.out_space == 0 or config.depthwise, "out_space", "0", spec.out_space, "the config has no window scratchpad")
     check_multiplier(spec, config)
+    for name, zero_point, signed, counts in (
+        ("z_in", spec.z_in, spec.in_signed, any(spec.padding)),
+        ("z_res", spec.z_res, spec.res_signed, spec.residual),
+    ):
+        limit = "in -128..127" if signed else "in 0..255"
+        in_range = 0 <= _array_zero_point(zero_point, signed=signed) <= 255
+        check(in_range or not counts, name, limit, zero_point, "in the array a zero point is one of its tensor's codes")
     if spec.groups > 1:
         for name, channels in (("input", spec.input[2] // spec.groups), ("out", spec.out // spec.groups)):
             way_out = "pad the groups, or use kind depthwise"
@@ -138,7 +147,7 @@ def array_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image: M
     taps = spec.kernel[0] * spec.kernel[1] * ceil_div(spec.input[2] // spec.groups, config.lanes)
     weights = pack_array_weights(_by_section(tensors.weights, spec, config), digits=spec.digits, config=config)
     parameters = pack_parameters(
-        bias=_by_section(tensors.bias, spec, config),
+        bias=_by_section(_array_bias(spec, tensors), spec, config),
         shift=_by_section(tensors.shift, spec, config),
         multiplier=_by_section(tensors.multiplier if config.per_channel_multiplier else np.zeros_like(tensors.bias), spec, config),
         channels=config.drain_lanes,
@@ -178,6 +187,18 @@ def array_parts(spec: LayerSpec, tensors: LayerTensors, config: Config, image: M
     return parts
 
 
+def _array_bias(spec: LayerSpec, tensors: LayerTensors) -> Integers:
+    """The bias less what signed codes, which the array takes ``CODE_OFFSET`` greater, add to the sums; modulo 2**32 as these are."""
+    if not spec.in_signed:
+        return tensors.bias
+    weights = spec.gain * tensors.weights.reshape(spec.out, -1) + spec.weight_offset
+    return numeric.wrap(tensors.bias - CODE_OFFSET * weights.sum(axis=1), bits=32)
+
+
+def _array_zero_point(zero_point: int, *, signed: bool) -> int:
+    return zero_point + CODE_OFFSET if signed else zero_point
+
+
 def shared_table(spec: LayerSpec, tensors: LayerTensors, config: Config, image: MemoryImage) -> int | None:
     """Address of the one table of thresholds, where there is one for all channels."""
     if not spec.threshold_shared or not spec.thresholds:
@@ -204,6 +225,9 @@ def array_numbers(spec: LayerSpec, tensors: LayerTensors, config: Config) -> dic
     if narrow is None:
         narrow = not spec.thresholds and not spec.residual and fits_narrow(spec, tensors, config)
     values = {
+        # Without padding nobody sees it, and it need not be a code.
+        "z_in": _array_zero_point(spec.z_in, signed=spec.in_signed) if any(spec.padding) else 0,
+        "in_signed": int(spec.in_signed),
         "digits": spec.digits - 1,
         "offset": numeric.sum_factor(digits=spec.digits, gain=spec.gain, offset=spec.weight_offset),
         "gain": spec.gain - 1,
@@ -222,7 +246,7 @@ def array_numbers(spec: LayerSpec, tensors: LayerTensors, config: Config) -> dic
             "residual": 1,
             "res_multiplier": spec.res_multiplier,
             "res_shift": spec.res_shift,
-            "z_res": spec.z_res,
+            "z_res": _array_zero_point(spec.z_res, signed=spec.res_signed),
             "res_signed": int(spec.res_signed),
         }
     return values
@@ -262,6 +286,4 @@ def input_fields(spec: LayerSpec, band: Band, inputs: Placement, *, group: int) 
         "in_height": spec.input[0],
         "out_width": band.columns - 1,
         "rows": band.rows - 1,
-        "z_in": spec.z_in,
-        "in_signed": int(spec.in_signed),
     }

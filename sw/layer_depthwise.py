@@ -130,6 +130,8 @@ def check_depthwise(spec: LayerSpec, config: Config) -> None:
 def depthwise_numbers(spec: LayerSpec, config: Config) -> dict[str, int]:
     """The fields that are the same in all instructions of the layer."""
     return {
+        "z_in": spec.z_in,
+        "in_signed": int(spec.in_signed),
         "mode": int(MODES[spec.kind]),
         "steps": ceil_div(spec.input[2], config.lanes) - 1 if spec.kind == "linear" else 0,
         "multiplier": spec.multiplier,

@@ -166,16 +166,18 @@ def _geometry(config: Config, random: np.random.Generator, *, kind: Kind, size: 
 def _numbers(config: Config, random: np.random.Generator, *, kind: Kind, on_array: bool) -> dict[str, Any]:
     in_signed, out_signed, res_signed = (bool(random.integers(2)) for _ in range(3))
 
-    def zero_point(signed: bool) -> int:
-        usual = int(random.integers(256)) - (128 if signed else 0)
-        return (0, usual, int(random.integers(-256, 256)))[random.integers(3)]
+    def zero_point(signed: bool, *, is_code: bool = False) -> int:
+        smallest = -128 if signed else 0
+        usual = int(random.integers(256)) + smallest
+        drawn = (0, usual, int(random.integers(-256, 256)))[random.integers(3)]
+        return (drawn - smallest) % 256 + smallest if is_code else drawn
 
     values: dict[str, Any] = {
         "weight_bits": int(random.integers(2, 2 * (config.max_digits if on_array else 4) + 1)),
         "gain": int(random.integers(1, 3)),
         "weight_offset": (0, 0, 1, int(random.integers(-255, 256)))[random.integers(4)],
         "in_signed": in_signed,
-        "z_in": zero_point(in_signed),
+        "z_in": zero_point(in_signed, is_code=on_array),
         "out_signed": out_signed,
         "z_out": zero_point(out_signed),
     }
@@ -191,7 +193,7 @@ def _numbers(config: Config, random: np.random.Generator, *, kind: Kind, on_arra
         if config.threshold_depth and random.random() < 0.2:
             values |= {"thresholds": int(random.integers(1, 16)), "threshold_shared": bool(random.integers(2))}
         if kind == "conv" and random.random() < 0.3:
-            values |= {"residual": True, "res_signed": res_signed, "z_res": zero_point(res_signed)}
+            values |= {"residual": True, "res_signed": res_signed, "z_res": zero_point(res_signed, is_code=True)}
         if "thresholds" not in values and "residual" not in values:
             values |= {"narrow": (None, None, None, False, True)[random.integers(5)]}
     return values

@@ -28,7 +28,7 @@ def random_fields(rng, config, *, steps=150, depth=16384, **fixed):
             stride=rng.randrange(4), dilation_x=rng.choice((1, 1, 2, 15)), dilation_y=rng.choice((1, 1, 3)),
             kernel_width=few(4, 2, 3, 1), kernel_height=few(4, 2, 3, 1),
             x_start=rng.choice((0, -1, -2, 3, -30)), y_start=rng.choice((0, -1, -4, 5)),
-            in_width=rng.randrange(1, 60), in_height=rng.randrange(1, 12), z_in=rng.randrange(-128, 256), in_signed=rng.randrange(2),
+            in_width=rng.randrange(1, 60), in_height=rng.randrange(1, 12), z_in=rng.randrange(256), in_signed=rng.randrange(2),
             tiles=few(3, 2, 1), rows=few(2, 1, 1, 1, 1), groups=few(4, 2, 1, 1), output_groups=few(2, 1, 1),
             last_lanes=rng.randrange(config.lanes), digits=rng.randrange(config.max_digits), offset=rng.randrange(-512, 512),
             weight_addr=rng.randrange(config.weight_depth), parameter_addr=rng.randrange(config.parameter_depth),
@@ -37,7 +37,7 @@ def random_fields(rng, config, *, steps=150, depth=16384, **fixed):
             post=rng.randrange(16), gain=rng.randrange(2), out_space=rng.randrange(2),
             multiplier=rng.randrange(65536), shift=rng.choice(exponents(config.multiplier_bits)[1:]),
             z_out=rng.randrange(-256, 256), lo=rng.randrange(-256, 256),
-            hi=rng.randrange(-256, 256), res_multiplier=rng.randrange(65536), res_shift=rng.randrange(32), z_res=rng.randrange(-256, 256),
+            hi=rng.randrange(-256, 256), res_multiplier=rng.randrange(65536), res_shift=rng.randrange(32), z_res=rng.randrange(256),
             res_signed=rng.randrange(2),
         )  # fmt: skip
         f["out_width"] = max(0, (f["tiles"] + 1) * pixels - 1 - rng.choice((0, 0, 1, pixels // 2, pixels, 2 * pixels)))

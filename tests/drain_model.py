@@ -63,7 +63,7 @@ def random_fields(rng, config, *, kind):
         "residual": int(kind in ("residual", "both")),
         "res_multiplier": rng.randrange(1 << 16),
         "res_shift": rng.randint(0, 8) if rng.random() < 0.7 else rng.randrange(32),
-        "z_res": signed_of(rng, 9),
+        "z_res": rng.randrange(256),
     }
     if kind == "residual" and rng.random() < 0.7:
         # The residual decides, to the last bit, where all channels have the instruction's multiplier.
@@ -91,7 +91,7 @@ def random_tile(rng, config, memories, *, fields, index, post, end):
         threshold_addr=rng.randrange(max(config.threshold_depth, 1)),
         acc=[[signed_of(rng, bits) for _ in outputs] for _ in rows],
         asum=[signed_of(rng, bits) for _ in rows],
-        residual=[[rng.randint(-128, 255) for _ in outputs] for _ in rows],
+        residual=[[rng.randrange(256) for _ in outputs] for _ in rows],
         codes=[],
     )
     for row in rows:

@@ -17,7 +17,7 @@ class Slot:
     """One transaction: a step or a residual word."""
 
     step: bool
-    acts: list[list[int]]
+    acts: list[list[int] | None]
     weight_addr: int = 0
     shift: bool = False
     sum: bool = False
@@ -48,10 +48,9 @@ def pixel_of(config: Config, pointer, number, *, pixel):
     return bank % config.pixels, (pointer[1] + bank // config.pixels * pixel) % 2**14
 
 
-def extend(word, lane, signed):
-    """Code of one lane."""
-    code = word >> 8 * lane & 0xFF
-    return code - 256 if signed and code >= 128 else code
+def code_of(word, lane, signed):
+    """Code of one lane, 128 greater than it is if signed."""
+    return (word >> 8 * lane & 0xFF) ^ (128 if signed else 0)
 
 
 def checked(addr, depth):
@@ -102,13 +101,13 @@ def feed(config: Config, f: dict[str, int], *, index: int, word):
                                 base = pointer[0], (pointer[1] + tile * f["in_tile"] + group) % 2**14
                                 if last and f["residual"]:
                                     for j in range(m):
-                                        acts = [[f["z_in"]] * k for _ in range(p)]
+                                        acts: list[list[int] | None] = [None] * p
                                         for pixel in range(p):
                                             if valid[pixel]:
                                                 bank, addr = pixel_of(config, start["res"], tile * p + pixel, pixel=f["res_pixel"])
                                                 addr = checked((addr + group_out * m + j) % 2**14, config.array_depth)
                                                 acts[(start["out"][0] + pixel) % p] = [
-                                                    extend(word(bank, addr), lane, f["res_signed"]) for lane in range(k)
+                                                    code_of(word(bank, addr), lane, f["res_signed"]) for lane in range(k)
                                                 ]
                                         yield Slot(step=False, acts=acts, residual_word=j, row_starts=row_starts)
                                         row_starts = False
@@ -118,7 +117,7 @@ def feed(config: Config, f: dict[str, int], *, index: int, word):
                                     if valid[pixel] and 0 <= x < f["in_width"] and 0 <= y < f["in_height"]:
                                         bank, addr = pixel_of(config, base, pixel * stride, pixel=f["in_pixel"])
                                         data = word(bank, checked(addr, config.array_depth))
-                                        acts[(start["out"][0] + pixel) % p] = [extend(data, lane, f["in_signed"]) for lane in range(k)]
+                                        acts[(start["out"][0] + pixel) % p] = [code_of(data, lane, f["in_signed"]) for lane in range(k)]
                                 if group == groups - 1:
                                     acts = [[a if lane <= f["last_lanes"] else 0 for lane, a in enumerate(codes)] for codes in acts]
                                 slot = Slot(step=True, acts=acts, sum=plane == 0, cycles=gcd(stride, p), row_starts=row_starts)

@@ -48,7 +48,7 @@ def test_round_trip_of_programs_and_of_any_words():
         ("SYNC engine=x", "SYNC.engine must be a whole number, not 'x'"),
         ("SYNC wait=LOAD|DMA", "SYNC.wait must be engines of LOAD, ARRAY, DEPTHWISE, STORE joined by |, not 'LOAD|DMA'"),
         ("SYNC engine=4", "SYNC.engine must be in 0..3, not 4 (the engine whose queue this goes through)"),
-        ("ARRAY z_in=-257", "ARRAY.z_in must be in -256..255, not -257 (input zero point, fed for padding)"),
+        ("DEPTHWISE z_in=-257", "DEPTHWISE.z_in must be in -256..255, not -257 (input zero point, fed for padding)"),
         (".word", ".word must have one value, not 0"),
         (".word -1", ".word must be in 0..2**640-1, not -1"),
     ],

@@ -112,7 +112,7 @@ def test_drain(name):
                 ctx.set(dut.sums[row].asum, tile.asum[row])
             tile, word = words.get(cycle - row - 1, (None, 0))
             for lane in range(config.lanes):
-                ctx.set(dut.acts[row][lane], tile.residual[row][word * config.lanes + lane] if tile else rng.randint(-256, 255))
+                ctx.set(dut.acts[row][lane], tile.residual[row][word * config.lanes + lane] if tile else rng.randrange(256))
             await ctx.tick()
 
     async def memory(ctx):

@@ -110,7 +110,8 @@ def run(config, program, *, delays=None, finish_after=3):
 def same(config, slot, expected):
     """Compare a transaction with the model's."""
     assert slot.step == expected.step
-    assert slot.acts == expected.acts
+    # In residual words, rows that have no pixel hold anything.
+    assert [codes if wanted else None for codes, wanted in zip(slot.acts, expected.acts, strict=True)] == expected.acts
     if slot.step:
         assert slot.weight_addr == weight_at(config, expected.weight_addr)
         assert (slot.shift, slot.sum) == (expected.shift, expected.sum)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from golden_bench import PLAIN, Bench, Place, as_code, parameter_words, random_place, register, requantized, total_shift
+from golden_bench import PLAIN, Bench, Place, parameter_words, random_place, register, requantized, total_shift
 
 from tercel.hw.config import Config
 from tercel.hw.isa import Engine, Fault, Opcode, Space
@@ -45,7 +45,7 @@ class Layer:
             "in_signed": rng.integers(2),
             "offset": rng.integers(-512, 512) * rng.integers(2),
             "gain": rng.integers(2),
-            "z_in": rng.integers(-256, 256),
+            "z_in": rng.integers(256),
             "multiplier": rng.integers(1 << config.multiplier_bits),
             "shift": rng.integers(14, 26),
             "z_out": rng.integers(-256, 256),
@@ -57,7 +57,7 @@ class Layer:
             "residual": 0,
             "res_multiplier": rng.integers(1 << 16),
             "res_shift": rng.integers(12),
-            "z_res": rng.integers(-256, 256),
+            "z_res": rng.integers(256),
             "res_signed": rng.integers(2),
             "out_space": rng.integers(2) if config.depthwise else 0,
         }
@@ -94,7 +94,7 @@ class Layer:
             row = f["y_start"] + y * f["stride"] + ky * f["dilation_y"]
             column = f["x_start"] + x * f["stride"] + kx * f["dilation_x"]
             if 0 <= row < f["in_height"] and 0 <= column < f["in_width"]:
-                code = as_code(int(self.input[row, column, c]), signed=bool(f["in_signed"]))
+                code = int(self.input[row, column, c]) ^ (128 if f["in_signed"] else 0)
             else:
                 code = f["z_in"]
             window.append((c, ky, kx, code))
@@ -112,7 +112,7 @@ class Layer:
             multiplier = int(self.channel_multiplier[n]) % (1 << self.config.multiplier_bits)
         residual = 0
         if f["residual"]:
-            residual = (as_code(res, signed=bool(f["res_signed"])) - f["z_res"]) * f["res_multiplier"]
+            residual = ((res ^ 128 if f["res_signed"] else res) - f["z_res"]) * f["res_multiplier"]
             residual <<= min(f["res_shift"] + s, 31)
         e = total_shift(f["shift"] + s, multiplier_bits=self.config.multiplier_bits, narrow=bool(f["narrow"]))
         q = requantized(register(v, 18 if f["narrow"] else 32), multiplier=multiplier, exponent=e, residual=residual)

@@ -65,6 +65,10 @@ def assert_right(spec: LayerSpec, config: Config, **placement: int) -> Program:
 LAYERS = {
     "pointwise": LayerSpec(kind="conv", input=(14, 14, 24), out=40, weight_bits=2, z_out=100),
     "padded": LayerSpec(kind="conv", input=(12, 11, 20), out=13, kernel=(3, 3), padding=(1, 2, 0, 3), weight_bits=2, z_in=3, z_out=90),
+    "signed": LayerSpec(
+        kind="conv", input=(9, 8, 20), out=13, kernel=(3, 3), padding=(1, 1, 2, 0), weight_bits=2, gain=2, weight_offset=5,
+        in_signed=True, z_in=-128, z_out=90, residual=True, z_res=200,
+    ),
     "strided": LayerSpec(kind="conv", input=(13, 12, 9), out=17, kernel=(5, 2), stride=3, dilation=(2, 1), weight_bits=2, in_signed=True),
     "grouped": LayerSpec(kind="conv", input=(6, 5, 64), out=64, groups=2, kernel=(2, 3), weight_bits=2, gain=2, weight_offset=-7, z_out=99),
     "residual": LayerSpec(kind="conv", input=(9, 9, 12), out=20, weight_bits=2, residual=True, out_signed=True, res_signed=True, z_res=-3),
@@ -166,6 +170,23 @@ def test_narrow_where_no_sum_can_overflow():
     assert_right(spec, BASE)
 
 
+def test_what_signed_codes_add_wraps():
+    """Biases at the ends of their range, less 128 times weights of either sign: the reference takes sums modulo 2**32 too."""
+    spec, tensors = random_tensors(LayerSpec(kind="conv", input=(4, 5, 16), out=8, in_signed=True, z_out=100), SMALL, seed=0)
+    tensors = replace(tensors, bias=np.array([-(1 << 31), (1 << 31) - 1] * 4))
+    expected = layer_reference(spec, tensors, SMALL)
+    assert len(np.unique(expected)) == 2, "some sums wrap"
+    program = build_layer(spec, tensors, SMALL)
+    np.testing.assert_array_equal(program.read_outputs(run(program)[2])["output"], expected)
+
+
+def test_zero_points_that_are_no_codes():
+    """The array feeds and subtracts codes; where nothing is fed any number will do."""
+    spec = LayerSpec(kind="conv", input=(4, 4, 8), out=8, kernel=(2, 2), z_out=128, z_in=-3)
+    assert_right(spec, BASE)
+    assert_right(replace(spec, kind="depthwise", out=0, padding=(1, 0, 0, 0)), BASE)
+
+
 ERRORS = [
     ({"kernel": (17, 1)}, BASE, "kernel must be in 1..16, not (17, 1) (split larger kernels)"),
     ({"kernel": (9, 9)}, BASE, "kernel must be no larger than the padded input, not (9, 9) (the output would be 0x0)"),
@@ -201,6 +222,16 @@ ERRORS = [
     ({"thresholds": 3, "weight_bits": 2}, TINY, "thresholds must be 0, not 3 (the config has no threshold memory)"),
     ({"thresholds": 3, "narrow": True}, BASE, "narrow must be false, not True (thresholds and residual take wide sums)"),
     ({"out_space": 1}, TINY, "out_space must be 0, not 1 (the config has no window scratchpad)"),
+    (
+        {"z_in": -1, "padding": (0, 1, 0, 0)},
+        BASE,
+        "z_in must be in 0..255, not -1 (in the array a zero point is one of its tensor's codes)",
+    ),
+    (
+        {"z_res": 128, "res_signed": True, "residual": True},
+        BASE,
+        "z_res must be in -128..127, not 128 (in the array a zero point is one of its tensor's codes)",
+    ),
     ({"z_in": 256}, BASE, "z_in must be in -256..255, not 256 (the field has 9 bits)"),
     (
         {"input": (8, 4000, 512), "kernel": (3, 3)},

@@ -24,8 +24,8 @@ def wrapped(value):
 
 
 def some_act(rng):
-    """An activation of 9 bits, the ends of the range often."""
-    return rng.choice([-256, 255, 0, rng.randint(-256, 255), rng.randint(-256, 255)])
+    """An activation of 8 bits, the ends of the range often."""
+    return rng.choice([0, 255, rng.randrange(256), rng.randrange(256)])
 
 
 def make_tile(rng, config, *, extreme):
@@ -38,7 +38,7 @@ def make_tile(rng, config, *, extreme):
     steps = []
     for plane in range(planes):
         for index in range(length):
-            acts = [[-256 if extreme else some_act(rng) for _ in range(config.lanes)] for _ in range(config.pixels)]
+            acts = [[255 if extreme else some_act(rng) for _ in range(config.lanes)] for _ in range(config.pixels)]
             fields = [[2 if extreme else rng.randrange(4) for _ in range(config.lanes)] for _ in range(config.outputs)]
             steps.append({"acts": acts, "fields": fields, "shift": plane > 0 and index == 0, "sum": plane == 0, "offset": offset})
             for row in range(config.pixels):

@@ -8,6 +8,9 @@
 
 A digit is a two's complement number of two bits, so the sum of digit * activation is the sum over the lanes with bit 0, less twice that
 over those with bit 1. A carry cell adds two activations, each or none of them, without further LUTs.
+
+Activations are 8 bits without a sign: a ninth bit would cost a carry cell (for two bits) in every second sum of the trees. So both sums are
+in 0..255*K, of 8 + log2 K bits, and all that is signed is their difference, -510*K..255*K, of two bits more.
 """
 
 from amaranth.hdl import Cat, Module, Signal, signed, unsigned
@@ -35,7 +38,7 @@ class Cell(Component):
 
     Members
     -------
-    acts : In(K x signed(9)); digits : In(K x 2)
+    acts : In(K x 8); digits : In(K x 2)
         Field 0 selects 0, 1: x, 2: -2x (0 on a ternary machine), 3: -x. On a ternary machine a 2 must come as 0.
     step, shift, last : In(1)
         Control of the step in the accumulator; ``shift`` only with ``step``. A ``last`` without ``step`` leaves a sum of 0 to add to, and
@@ -48,7 +51,7 @@ class Cell(Component):
         self.config = config
         super().__init__(
             {
-                "acts": In(data.ArrayLayout(signed(9), config.lanes)),
+                "acts": In(data.ArrayLayout(unsigned(8), config.lanes)),
                 "digits": In(data.ArrayLayout(unsigned(2), config.lanes)),
                 "step": In(1),
                 "shift": In(1),
@@ -65,7 +68,7 @@ class Cell(Component):
         for bit in range(2):
             terms = []
             for lane in range(0, lanes, 2):
-                m.submodules[f"pair_{bit}_{lane}"] = pair = GatedAdd(9)
+                m.submodules[f"pair_{bit}_{lane}"] = pair = GatedAdd(8)
                 m.d.comb += [
                     pair.a.eq(self.acts[lane]),
                     pair.b.eq(self.acts[lane + 1]),
@@ -75,7 +78,7 @@ class Cell(Component):
                 terms.append(pair.o)
             while len(terms) > 1:
                 totals = [
-                    Signal(signed(len(terms[0]) + 1), name=f"sum_{bit}_{len(terms)}_{index}", reset_less=True)
+                    Signal(len(terms[0]) + 1, name=f"sum_{bit}_{len(terms)}_{index}", reset_less=True)
                     for index in range(len(terms) // 2)
                 ]
                 m.d.sync += [total.eq(terms[2 * index] + terms[2 * index + 1]) for index, total in enumerate(totals)]
@@ -99,7 +102,7 @@ class ActivationSum(Component):
 
     Members
     -------
-    acts : In(K x signed(9))
+    acts : In(K x 8)
         As in :class:`Cell`, at the same time.
     offset : In(signed(10))
         With ``step`` of the row's cells: how many times the activations count.
@@ -113,7 +116,7 @@ class ActivationSum(Component):
         self.config = config
         super().__init__(
             {
-                "acts": In(data.ArrayLayout(signed(9), config.lanes)),
+                "acts": In(data.ArrayLayout(unsigned(8), config.lanes)),
                 "offset": In(signed(10)),
                 "step": In(1),
                 "last": In(1),
@@ -126,12 +129,11 @@ class ActivationSum(Component):
         m = Module()
         terms = list(self.acts)
         while len(terms) > 1:
-            sums = [
-                Signal(signed(len(terms[0]) + 1), name=f"sum_{len(terms)}_{index}", reset_less=True) for index in range(len(terms) // 2)
-            ]
+            sums = [Signal(len(terms[0]) + 1, name=f"sum_{len(terms)}_{index}", reset_less=True) for index in range(len(terms) // 2)]
             m.d.sync += [total.eq(terms[2 * index] + terms[2 * index + 1]) for index, total in enumerate(sums)]
             terms = sums
-        m.submodules.product = product = Product(a_bits=len(terms[0]), b_bits=len(self.offset), operand_registers=False)
+        # The multiplier is signed.
+        m.submodules.product = product = Product(a_bits=len(terms[0]) + 1, b_bits=len(self.offset), operand_registers=False)
         m.d.comb += [product.a.eq(terms[0]), product.b.eq(self.offset)]
         acc, shadow = Signal(signed(SUM_BITS), reset_less=True), Signal(signed(SUM_BITS), reset_less=True)
         total = Signal(signed(SUM_BITS))

@@ -37,7 +37,7 @@ class Crossbar(Component):
     inside, data : In
         For each bank whether it was read, and its word.
     acts : Out
-        Extended codes; ``z_in`` for pixels that were not read.
+        Unsigned, 128 more than the code where codes are signed; ``z_in`` for pixels that were not read, in residual words anything.
     """
 
     def __init__(self, config: Config) -> None:
@@ -95,24 +95,20 @@ class Crossbar(Component):
         data_6 = delayed(m, self.data, 1, name="data")
         take_6 = self._rows_of_sub_cycle(m)
 
-        # What stands for a pixel that was not read, for each row: its wire crosses all lanes.
-        z_in = [local(m, self.fields.z_in, name=f"z_in_{row}") for row in range(pixels)]
+        # The byte that stands for a pixel that was not read, for each row: its wire crosses all lanes. Bit 7 is turned over as in pixels.
+        z_in = [local(m, self.fields.z_in ^ (self.fields.in_signed << 7), name=f"z_in_{row}") for row in range(pixels)]
         codes_7 = [Signal(8 * lanes, name=f"codes_{row}", reset_less=True) for row in range(pixels)]
-        outside_7 = Signal(pixels, reset_less=True)
         for row in range(pixels):
             m.submodules[f"word_{row}"] = word = WideMux(width=8 * lanes, count=pixels + 1)
-            m.d.comb += [word.sel.eq(select_6[row]), word.inputs[pixels].eq(z_in[row][:8].replicate(lanes))]
+            m.d.comb += [word.sel.eq(select_6[row]), word.inputs[pixels].eq(z_in[row].replicate(lanes))]
             m.d.comb += [word.inputs[bank].eq(data_6[bank]) for bank in range(pixels)]
             with m.If(take_6[row]):
-                m.d.sync += [
-                    codes_7[row].eq(word.o),
-                    outside_7[row].eq(select_6[row] == pixels),
-                ]
+                m.d.sync += codes_7[row].eq(word.o)
 
         residual_6 = delayed(m, self.residual, 6, name="residual")
         tail_6 = delayed(m, self.tail, 6, name="tail")
-        extends_6 = Mux(residual_6, self.fields.res_signed, self.fields.in_signed)
-        extends_7 = [local(m, extends_6, name=f"extends_{row}") for row in range(pixels)]
+        signed_6 = Mux(residual_6, self.fields.res_signed, self.fields.in_signed)
+        signed_7 = [local(m, signed_6, name=f"signed_{row}") for row in range(pixels)]
         acts = Signal(self.acts.shape(), reset_less=True)
         m.d.comb += self.acts.eq(acts)
         for lane in range(lanes):
@@ -121,8 +117,7 @@ class Crossbar(Component):
             m.d.sync += [beyond.eq(self.fields.last_lanes < lane), unused.eq(tail_6 & beyond)]
             for row in range(pixels):
                 code = codes_7[row].word_select(lane, 8)
-                ninth = Mux(outside_7[row], z_in[row][8], extends_7[row] & code[7])
-                m.d.sync += acts[row][lane].eq(Cat(code, ninth).as_signed())
+                m.d.sync += acts[row][lane].eq(Cat(code[:7], code[7] ^ signed_7[row]))
                 with m.If(unused):
                     m.d.sync += acts[row][lane].eq(0)
         return m

@@ -29,7 +29,7 @@ class DrainRow(Component):
     -------
     acc : In(N x signed(32)); select : In(selection_layout)
         The sums, and what the slot wants of them.
-    asum : In(signed(32)); r : In(signed(9))
+    asum : In(signed(32)); r : In(8)
         A cycle later: the sum of activations, and the residual code of a wide slot's output.
     operands : In(operands_layout)
         In the cycles given there.
@@ -50,7 +50,7 @@ class DrainRow(Component):
                 "asum": In(signed(SUM_BITS)),
                 "select": In(selection_layout(config)),
                 "operands": In(operands_layout(config)),
-                "r": In(signed(9)),
+                "r": In(8),
                 "static": In(static_layout()),
                 "capture": In(config.lanes),
                 "addr": In(ADDR_BITS),
@@ -66,7 +66,7 @@ class DrainRow(Component):
         config, static, operands = self.config, self.static, self.operands
         m.submodules.sums = sums = RowSums(config)
         m.submodules.products = products = RowProducts(config)
-        difference = Signal(signed(10), reset_less=True)
+        difference = Signal(signed(9), reset_less=True)
         m.d.sync += difference.eq(self.r - static.z_res)
         m.d.comb += [
             sums.acc.eq(self.acc),

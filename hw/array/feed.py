@@ -29,7 +29,7 @@ DRAIN_LAYOUT = data.StructLayout(
         "residual": unsigned(1),
         "res_multiplier": unsigned(16),
         "res_shift": unsigned(5),
-        "z_res": signed(9),
+        "z_res": unsigned(8),
     }
 )
 """The fields of an ARRAY instruction that only the drain uses, as encoded in the instruction (``gain`` is g - 1)."""
@@ -60,8 +60,8 @@ def tile_layout(config: Config) -> data.StructLayout:
 
 
 def act_layout(config: Config) -> data.ArrayLayout:
-    """The activations of one step: row p, lane k, sign- or zero-extended codes."""
-    return data.ArrayLayout(data.ArrayLayout(signed(9), config.lanes), config.pixels)
+    """The activations of one step: row p, lane k, unsigned: 128 more than the code where codes are signed."""
+    return data.ArrayLayout(data.ArrayLayout(unsigned(8), config.lanes), config.pixels)
 
 
 def weight_shape(config: Config) -> Shape:

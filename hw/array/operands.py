@@ -35,7 +35,7 @@ def wide_cycle(config: Config) -> int:
 
 def static_layout() -> data.StructLayout:
     """What holds for all slots of an instruction; ``counting``: thresholds are counted."""
-    return data.StructLayout({"gain": 1, "narrow": 1, "residual": 1, "counting": 1, "z_res": signed(9), "clamp": CLAMP_LAYOUT})
+    return data.StructLayout({"gain": 1, "narrow": 1, "residual": 1, "counting": 1, "z_res": 8, "clamp": CLAMP_LAYOUT})
 
 
 def operands_layout(config: Config) -> data.StructLayout:

@@ -1,6 +1,6 @@
 """A row's residual codes: collected while the tile before is still being requantized, handed out one a slot."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -15,13 +15,13 @@ class ResidualCodes(Component):
 
     Members
     -------
-    acts : In(K x signed(9)); fill : In(N/K)
+    acts : In(K x 8); fill : In(N/K)
         With bit w of ``fill``, the codes of outputs w*K ... of the next tile.
     last : In(1)
         The tile starts: its codes are used from the next cycle on.
     output : In(5)
         The output wanted.
-    r : Out(signed(9))
+    r : Out(8)
         Its code, one cycle later.
     """
 
@@ -29,26 +29,26 @@ class ResidualCodes(Component):
         self.config = config
         super().__init__(
             {
-                "acts": In(data.ArrayLayout(signed(9), config.lanes)),
+                "acts": In(data.ArrayLayout(unsigned(8), config.lanes)),
                 "fill": In(config.words_per_tile),
                 "last": In(1),
                 "output": In(OUTPUT_BITS),
-                "r": Out(signed(9)),
+                "r": Out(8),
             }
         )
 
     def elaborate(self, platform):
         """Word by word in, all over at once, code by code out."""
         m = Module()
-        codes = [Signal(signed(9), name=f"code_{output}", reset_less=True) for output in range(self.config.outputs)]
-        used = [Signal(signed(9), name=f"used_{output}", reset_less=True) for output in range(self.config.outputs)]
+        codes = [Signal(8, name=f"code_{output}", reset_less=True) for output in range(self.config.outputs)]
+        used = [Signal(8, name=f"used_{output}", reset_less=True) for output in range(self.config.outputs)]
         for output, code in enumerate(codes):
             word, lane = divmod(output, self.config.lanes)
             with m.If(self.fill[word]):
                 m.d.sync += code.eq(self.acts[lane])
         with m.If(self.last):
             m.d.sync += [target.eq(code) for target, code in zip(used, codes, strict=True)]
-        m.submodules.select = select = WideMux(width=9, count=self.config.outputs)
+        m.submodules.select = select = WideMux(width=8, count=self.config.outputs)
         m.d.comb += [select.sel.eq(self.output), *(select.inputs[output].eq(code) for output, code in enumerate(used))]
-        m.d.comb += self.r.eq(delayed(m, select.o.as_signed(), 1, name="r"))
+        m.d.comb += self.r.eq(delayed(m, select.o, 1, name="r"))
         return m

@@ -35,11 +35,11 @@ CHUNK_BITS = 17
 COARSE = 16
 """Bits by which the product of the residual is shifted where its shift is that or more; the factor has the rest."""
 
-RESIDUAL_BITS = 42
-"""Of difference * factor: 10 and 33 signed bits."""
+RESIDUAL_BITS = 41
+"""Of difference * factor: |difference| < 2**8, factor < 2**32."""
 
-WIDE_BITS = 59
-"""Of a wide slot's product: |v*M| < 2**48, |residual| < 2**57, both doubled."""
+WIDE_BITS = 58
+"""Of a wide slot's product: |v*M| < 2**48, |residual| < 2**56, both doubled."""
 
 
 def shifts_product(config: Config) -> bool:
@@ -64,7 +64,7 @@ class RowProducts(Component):
     -------
     wide : In(signed(32)), narrow_sums : In(J x signed(18))
         As :class:`RowSums` gives them.
-    difference : In(signed(10))
+    difference : In(signed(9))
         Residual code less its zero point, with ``wide``.
     factors : In(factors_layout)
         With the sums; those of lanes 2 and above a cycle later in wide slots.
@@ -74,7 +74,7 @@ class RowProducts(Component):
         A cycle before ``product``: shift the residual by ``COARSE``.
     narrow, residual : In(1)
         The kind of slot, and whether there is a residual; hold while slots of their instruction are on the way.
-    product : Out(signed(59))
+    product : Out(signed(58))
         Of lane 0, :func:`wide_latency` cycles after ``wide``.
     narrow_products : Out(J x signed)
         Of the others, ``NARROW_LATENCY`` cycles after their sums.
@@ -86,7 +86,7 @@ class RowProducts(Component):
             {
                 "wide": In(signed(SUM_BITS)),
                 "narrow_sums": In(data.ArrayLayout(signed(NARROW_BITS), config.drain_lanes)),
-                "difference": In(signed(10)),
+                "difference": In(signed(9)),
                 "factors": In(factors_layout(config)),
                 "amount": In(4),
                 "coarse": In(1),

@@ -41,7 +41,7 @@ class RowSums(Component):
         A cycle later: the sum of activations; with a gain of 2 the lowest bit of each lane's bias, and of that of a wide slot's output.
     gain, narrow : In(1)
         Hold while slots of their instruction are on the way.
-    difference : In(signed(10))
+    difference : In(signed(9))
         In wide slots: ``narrow[2]`` and above are this, a cycle later.
     wide : Out(signed(32)), narrow_sums : Out(J x signed(18))
         ``LATENCY`` cycles after ``acc``: v of a wide slot (of lane 0 in a narrow one, of which the low 18 bits count); v of the lanes of
@@ -60,7 +60,7 @@ class RowSums(Component):
                 "odd_wide": In(1),
                 "gain": In(1),
                 "narrow": In(1),
-                "difference": In(signed(10)),
+                "difference": In(signed(9)),
                 "wide": Out(signed(SUM_BITS)),
                 "narrow_sums": Out(data.ArrayLayout(signed(NARROW_BITS), config.drain_lanes)),
             }

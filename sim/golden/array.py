@@ -9,6 +9,7 @@ because both are linear.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from tercel.hw.config import Config
 from tercel.hw.isa import Space
 from tercel.sim.golden.pointers import InputWindows, Tensor
-from tercel.sim.golden.state import Bytes, Channels, MachineState, as_codes
+from tercel.sim.golden.state import Bytes, Channels, MachineState, as_array_codes
 from tercel.sw.numeric import (
     Integers,
     clamp,
@@ -35,6 +36,7 @@ THRESHOLDS_PER_CHANNEL = 16
 _BLOCK_CODES = 1 << 20
 """Gathered codes per matrix product: small enough for the caches, large enough for BLAS."""
 _FLOAT32_EXACT = 1 << 24
+_LARGEST_CODE = 255
 
 Real = npt.NDArray[np.floating[Any]]
 
@@ -51,10 +53,11 @@ def execute_array(state: MachineState, values: Mapping[str, int]) -> None:
     if values["residual"]:
         res_bank, res_addr = Tensor(values, "res", banks=config.pixels).words(rows=rows, columns=windows.columns, words=words)
 
+    codes_of = partial(as_array_codes, signed=bool(values["in_signed"]))
     block = max(1, _BLOCK_CODES // len(weights))
     for first in range(0, windows.pixels, block):
         end = min(first + block, windows.pixels)
-        codes = windows.gather(state.array, first, end, groups=values["groups"] + 1)
+        codes = windows.gather(state.array, first, end, groups=values["groups"] + 1, codes_of=codes_of)
         sums: Real = codes.reshape(end - first, -1).astype(weights.dtype) @ weights
         v = drain.sums(sums.astype(np.int64))
         added = drain.residual(state.array.read(res_bank[first:end], res_addr[first:end])) if values["residual"] else None
@@ -84,8 +87,9 @@ def _weight_matrix(state: MachineState, values: Mapping[str, int], *, taps: int)
     lanes[..., channels:] = 1
     lanes[:, -1, values["last_lanes"] + 1 :] = 0
     matrix = lanes.reshape(taps * groups * config.lanes, -1)
-    largest_code = max(abs(values["z_in"]), 128 if values["in_signed"] else 255)
-    bound = int(np.abs(matrix).sum(axis=0, dtype=np.int64).max()) * largest_code
+    # No code is negative, so in whatever order they are added, sums stay between those of the negative and of the positive weights.
+    positive, negative = (int(np.maximum(part, 0).sum(axis=0, dtype=np.int64).max()) for part in (matrix, -matrix))
+    bound = max(positive, negative) * _LARGEST_CODE
     return matrix.astype(np.float32 if bound < _FLOAT32_EXACT else np.float64)
 
 
@@ -126,7 +130,7 @@ class _Drain:
         """The residual terms of ``words[pixels, words, K]``."""
         values = self._values
         return residual_term(
-            as_codes(words, signed=bool(values["res_signed"])).reshape(len(words), -1),
+            as_array_codes(words, signed=bool(values["res_signed"])).reshape(len(words), -1),
             zero_point=values["z_res"],
             multiplier=values["res_multiplier"],
             shift=values["res_shift"],

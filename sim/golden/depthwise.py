@@ -1,6 +1,7 @@
 """DEPTHWISE: per-channel convolution, pooling and the matrix-vector product."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,11 @@ def _windows(state: MachineState, values: Mapping[str, int]) -> Bytes:
     groups = values["groups"] + 1
     weights = _tap_weights(state, values, windows) if values["mode"] == Mode.CONV else None
     result = np.empty((windows.pixels, groups, state.config.lanes), dtype=np.uint8)
+    codes_of = partial(as_codes, signed=bool(values["in_signed"]))
     block = max(1, _BLOCK_CODES // (windows.taps * groups * state.config.lanes))
     for first in range(0, windows.pixels, block):
         end = min(first + block, windows.pixels)
-        codes = windows.gather(state.window, first, end, groups=groups)
+        codes = windows.gather(state.window, first, end, groups=groups, codes_of=codes_of)
         if values["mode"] == Mode.MAX:
             largest = _largest(codes, windows.locate(first, end)[2], z_in=values["z_in"])
             result[first:end] = code_byte(clamp(largest, lo=values["lo"], hi=values["hi"]))

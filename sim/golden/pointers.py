@@ -1,16 +1,17 @@
 """Pointer arithmetic: from the pointers and deltas of an instruction to banks and addresses, for many pixels at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tercel.hw.isa import ADDR_BITS
-from tercel.sim.golden.state import Indices, Scratchpad, as_codes
+from tercel.sim.golden.state import Bytes, Indices, Scratchpad
 
 ADDR_MASK = (1 << ADDR_BITS) - 1
 Mask = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.integer[Any]]
 
 
 class Tensor:
@@ -65,7 +66,7 @@ class InputWindows:
 
     def __init__(self, values: Mapping[str, int], *, banks: int, tile: int | None) -> None:
         self.tensor = Tensor(values, "in", banks=banks)
-        self.z_in, self.signed = values["z_in"], bool(values["in_signed"])
+        self.z_in = values["z_in"]
         self.columns = values["out_width"] + 1 if tile is None else min(values["out_width"] + 1, (values["tiles"] + 1) * tile)
         self.pixels = self.columns * (values["rows"] + 1)
         self.height, self.width = values["kernel_height"] + 1, values["kernel_width"] + 1
@@ -97,12 +98,12 @@ class InputWindows:
         shape = (end - first, self.taps)
         return bank.reshape(shape), addr.reshape(shape), inside.reshape(shape)
 
-    def gather(self, scratchpad: Scratchpad, first: int, end: int, *, groups: int) -> npt.NDArray[np.integer[Any]]:
-        """Codes ``[end - first, taps, groups, K]`` of the pixels that :meth:`locate` names; z_in outside the image."""
+    def gather(self, scratchpad: Scratchpad, first: int, end: int, *, groups: int, codes_of: Callable[[Bytes], Codes]) -> Codes:
+        """Codes ``[end - first, taps, groups, K]``: ``codes_of`` the pixels that :meth:`locate` names; z_in outside the image."""
         bank, addr, inside = self.locate(first, end)
         bank, addr = with_words(bank, addr, groups)
         if inside.all():
-            return as_codes(scratchpad.read(bank, addr), signed=self.signed)
+            return codes_of(scratchpad.read(bank, addr))
         codes = np.full((*addr.shape, scratchpad.lanes), self.z_in, dtype=np.int16)
-        codes[inside] = as_codes(scratchpad.read(bank[inside], addr[inside]), signed=self.signed)
+        codes[inside] = codes_of(scratchpad.read(bank[inside], addr[inside]))
         return codes

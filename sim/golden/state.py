@@ -54,6 +54,11 @@ def as_codes(words: Bytes, *, signed: bool) -> npt.NDArray[np.int8] | Bytes:
     return words.view(np.int8) if signed else words
 
 
+def as_array_codes(words: Bytes, *, signed: bool) -> Bytes:
+    """The same bytes as ARRAY takes them: unsigned, 128 greater than their codes where those are signed."""
+    return words ^ np.uint8(128) if signed else words
+
+
 class MachineState:
     """All on-chip memories of a config.
 
