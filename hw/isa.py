@@ -20,6 +20,8 @@ from enum import IntEnum
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
+ISA_VERSION = 2
+"""Grows with every change of what an instruction's bits mean; machines and program files tell it."""
 INSTRUCTION_BITS = 640
 INSTRUCTION_BYTES = INSTRUCTION_BITS // 8
 ADDR_BITS = 14

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tercel.hw.config import CONFIGS, Config
 from tercel.hw.control.csr import ADDRESSES, CONTROL_START, CONTROL_STOP
 from tercel.hw.control.supervisor import State
-from tercel.hw.isa import INSTRUCTION_BYTES, Fault
+from tercel.hw.isa import INSTRUCTION_BYTES, ISA_VERSION, Fault
 from tercel.sim.backend import CYCLE_COUNTER, Integers, Result
 from tercel.sw.link.session import Identity, Session
 from tercel.sw.link.transport import LinkError, SerialTransport, Transport
@@ -95,7 +95,7 @@ class BoardBackend:
         Raises
         ------
         LinkError
-            The machine has another config or too little memory, does not end, or stops answering.
+            The machine has another config or instruction set or too little memory, does not end, or stops answering.
         """
         self._check(program)
         started = time.perf_counter()
@@ -131,6 +131,12 @@ class BoardBackend:
             raise LinkError(
                 f"{name} must have {program.memory_bytes} bytes of memory, not {identity.memory_bytes} (take a smaller network)"
             )
+        if self._loaded is None:
+            (version,) = self.session.read_csr(ADDRESSES["isa_version"])
+            if version != ISA_VERSION:
+                raise LinkError(
+                    f"{name} must have version {ISA_VERSION} of the instruction set, not {version} (build its bitstream with this release)"
+                )
 
     def _send(self, program: Program, memory: npt.NDArray[np.uint8]) -> None:
         again = self._loaded is program

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from tercel.hw.config import Config, ConfigError
-from tercel.hw.isa import INSTRUCTION_BYTES
+from tercel.hw.isa import INSTRUCTION_BYTES, ISA_VERSION
 from tercel.sw.image_format import ImageFormat
 from tercel.sw.program import LayerMark, Port, Program, ProgramError, Segment, check_config, instruction_bytes
 
@@ -40,6 +40,7 @@ def program_to_bytes(program: Program) -> bytes:
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": HOST_FORMAT_VERSION if program.on_host else FORMAT_VERSION,
+        "isa_version": ISA_VERSION,
         "config": asdict(program.config),
         "config_hash": f"{program.config.hash:08x}",
         "instructions": len(program.words),
@@ -87,6 +88,8 @@ def program_from_bytes(data: bytes, *, config: Config | None = None) -> Program:
 def _from_manifest(
     manifest: dict[str, Any], instructions: bytes, memory: bytes, graph: bytes | None, config: Config | None
 ) -> Program:
+    # Files of version 1 do not tell it.
+    _expect("isa_version", ISA_VERSION, manifest.get("isa_version", 1))
     _expect("instructions_sha256", manifest["instructions_sha256"], hashlib.sha256(instructions).hexdigest())
     _expect("memory_sha256", manifest["memory_sha256"], hashlib.sha256(memory).hexdigest())
     _expect("instructions", manifest["instructions"] * INSTRUCTION_BYTES, len(instructions), unit=" bytes")
@@ -163,7 +166,7 @@ def _image_format(values: dict[str, Any] | None) -> ImageFormat | None:
 
 def _expect(name: str, expected: object, found: object, *, unit: str = "") -> None:
     if expected != found:
-        way_out = "use the release that wrote it" if name.startswith("format") else "the file is damaged"
+        way_out = "use the release that wrote it" if name.startswith(("format", "isa")) else "the file is damaged"
         raise ProgramError(f"{name} must be {expected}{unit}, not {found}{unit} ({way_out})")
 
 

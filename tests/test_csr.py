@@ -8,8 +8,9 @@ from wishbone_bench import WishboneMaster
 
 from tercel.hw.config import BASE
 from tercel.hw.control.counters import Counters
-from tercel.hw.control.csr import ADDRESSES, IDENTITY, ISA_VERSION, RESET_CYCLES, SETTINGS, Csr
+from tercel.hw.control.csr import ADDRESSES, IDENTITY, RESET_CYCLES, SETTINGS, Csr
 from tercel.hw.control.supervisor import State
+from tercel.hw.isa import ISA_VERSION
 
 COUNTERS = 37
 

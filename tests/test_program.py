@@ -86,6 +86,7 @@ def rewritten(program: Program, *, instructions: bytes | None = None, memory: by
 CASES = [
     ({"format": "other"}, r"^format must be tercel program, not other \(use the release that wrote it\)$"),
     ({"format_version": 1}, r"^format_version must be 2 or 3, not 1 \(use the release that wrote it\)$"),
+    ({"isa_version": None}, r"^isa_version must be 2, not 1 \(use the release that wrote it\)$"),
     ({"instructions": b"\0" * 80}, r"^instructions_sha256 must be [0-9a-f]{64}, not [0-9a-f]{64} \(the file is damaged\)$"),
     ({"memory": b""}, r"^memory_sha256 must be [0-9a-f]{64}, not [0-9a-f]{64} \(the file is damaged\)$"),
     ({"config_hash": "00000000"}, rf"^config_hash must be {SMALL.hash:08x}, not 00000000 \(the file is damaged\)$"),

@@ -215,6 +215,14 @@ def test_backend(noise: Noise) -> None:
         BoardBackend(ModelTransport(machine_link(SMALL, memory_bytes=1024))).run(program)
 
 
+def test_machine_with_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bitstream of an earlier release may be of the same config."""
+    monkeypatch.setattr("tercel.sim.soc.machine_model.ISA_VERSION", 1)
+    message = r"^model must have version 2 of the instruction set, not 1 \(build its bitstream with this release\)$"
+    with pytest.raises(LinkError, match=message):
+        BoardBackend(ModelTransport(machine_link(SMALL, memory_bytes=1 << 16))).run(program_for(SMALL))
+
+
 def test_fault() -> None:
     """A fault is in the result."""
     from dataclasses import replace

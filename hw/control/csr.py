@@ -7,9 +7,9 @@ from tercel.hw.config import Config
 from tercel.hw.control.supervisor import State
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import WishboneSignature
+from tercel.hw.isa import ISA_VERSION
 
 IDENTITY = 0x5452434C
-ISA_VERSION = 1
 
 CONTROL_START = 1
 CONTROL_STOP = 2

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tercel.hw.config import Config
-from tercel.hw.control.csr import ADDRESSES, CONTROL_START, CONTROL_STOP, IDENTITY, ISA_VERSION, SETTINGS
+from tercel.hw.control.csr import ADDRESSES, CONTROL_START, CONTROL_STOP, IDENTITY, SETTINGS
 from tercel.hw.control.supervisor import State
-from tercel.hw.isa import Fault
+from tercel.hw.isa import ISA_VERSION, Fault
 from tercel.sim.golden.machine import run_golden
 from tercel.sim.soc.link_model import LinkModel
 
