@@ -1,9 +1,9 @@
-"""From a 32-bit sum to an output code: bias, multiplication, rounding shift, clamp.
+"""From a 32-bit sum to an output code: multiplication, rounding shift, clamp.
 
 ::
 
-    cycle   0                         1        2        3 .. 7
-    acc -> + bias -> (low, high) -> * M ----> add ---> Rescale -> y
+    cycle   0                 1        2        3 .. 7
+    v -> (low, high) -> * M -----> add ---> Rescale -> y
 
 The product takes two DSPs: of the low 17 bits of the sum, and of the high 15.
 """
@@ -26,8 +26,8 @@ class Requantizer(Component):
 
     Members
     -------
-    acc, bias : In(signed(32))
-        v = acc + bias modulo 2**32.
+    v : In(signed(32))
+        The sum, with its bias.
     multiplier : In(multiplier_bits); e : In(5)
         M and the total right shift, modulo 32: see :func:`~tercel.hw.config.exponents`.
     clamp : In(CLAMP_LAYOUT)
@@ -40,8 +40,7 @@ class Requantizer(Component):
         self.config = config
         super().__init__(
             {
-                "acc": In(signed(32)),
-                "bias": In(signed(32)),
+                "v": In(signed(32)),
                 "multiplier": In(config.multiplier_bits),
                 "e": In(5),
                 "clamp": In(CLAMP_LAYOUT),
@@ -50,15 +49,13 @@ class Requantizer(Component):
         )
 
     def elaborate(self, platform):
-        """Sum, partial products, product."""
+        """Partial products, product."""
         m = Module()
         bits = self.config.multiplier_bits + 1
         m.submodules.scale = scale = Scale(self.config, sum_bits=32)
         m.d.comb += [scale.multiplier.eq(self.multiplier), scale.e.eq(self.e)]
-        v = Signal(signed(32))
-        m.d.comb += v.eq(self.acc + self.bias)
         parts = []
-        for name, part in (("low", as_factor(v[:17])), ("high", v[17:].as_signed())):
+        for name, part in (("low", as_factor(self.v[:17])), ("high", self.v[17:].as_signed())):
             m.submodules[name] = multiply = Product(a_bits=len(part), b_bits=bits + 1)
             m.d.comb += [multiply.a.eq(part), multiply.b.eq(as_factor(scale.o.multiplier))]
             parts.append(multiply.o)

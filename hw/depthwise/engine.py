@@ -121,6 +121,7 @@ class DepthwiseEngine(wiring.Component):
             taps.weights.eq(weights.weights),
             taps.taps.eq(window.taps),
             taps.largest.eq(maximum.largest),
+            taps.bias.eq(results.bias),
             results.taps.eq(window.taps),
             results.sums.eq(taps.sums),
             results.sums_valid.eq(taps.valid),

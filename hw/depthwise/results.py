@@ -25,7 +25,8 @@ def requantizer_turns(config: Config) -> int:
 class Results(wiring.Component):
     """``word`` follows ``sums`` by the requantizers' latency, and a cycle more where they take two turns.
 
-    ``taps`` names the parameter word ``TAPS_LATENCY`` cycles before the sums; it is read as late as it can be. Maximum mode uses none.
+    ``taps`` names the parameter word ``TAPS_LATENCY`` cycles before the sums; it is read for each window, as late as it can be: in time for
+    ``bias`` to be the word's when its first products are accumulated (see :class:`~tercel.hw.depthwise.taps.Taps`). Maximum mode uses none.
     """
 
     def __init__(self, config: Config) -> None:
@@ -36,6 +37,7 @@ class Results(wiring.Component):
                 "plan": In(PLAN_LAYOUT),
                 "taps": In(taps_layout(config)),
                 "parameter": Out(LinearReadSignature(16, parameter_word(config, config.lanes))),
+                "bias": Out(data.ArrayLayout(signed(32), config.lanes)),
                 "sums": In(data.ArrayLayout(signed(32), config.lanes)),
                 "sums_valid": In(1),
                 "word": Out(8 * config.lanes),
@@ -48,9 +50,9 @@ class Results(wiring.Component):
         m = Module()
         config, i, plan = self._config, self.instruction, self.plan
         turns = requantizer_turns(config)
-        # Memory 2, shift register 1.
-        taps = delayed(m, self.taps, TAPS_LATENCY - 4, name="taps")
-        m.d.comb += [self.parameter.en.eq(taps.compute & taps.last), self.parameter.addr.eq(taps.parameter)]
+        # Memory 2, a register 1; three rows of a window are accumulated one after the other.
+        taps = delayed(m, self.taps, TAPS_LATENCY - 4 - (RECORD_TAPS // config.depthwise_taps - 1), name="taps")
+        m.d.comb += [self.parameter.en.eq(taps.compute), self.parameter.addr.eq(taps.parameter)]
         parameters = Signal(parameter_word(config, config.lanes), reset_less=True)
         for first in range(0, config.lanes, LANES_CLEARED):
             maximum = local(m, plan.maximum, name=f"maximum_{first}")
@@ -61,6 +63,7 @@ class Results(wiring.Component):
                         m.d.sync += parameters[lane].multiplier.eq(1 << unit_exponent(config.multiplier_bits))
                 with m.Else():
                     m.d.sync += parameters[lane].eq(self.parameter.data[lane])
+        m.d.comb += [self.bias[lane].eq(parameters[lane].bias) for lane in range(config.lanes)]
         clamp = Signal(CLAMP_LAYOUT, reset_less=True)
         m.d.sync += clamp.eq(clamp_of(z_out=plan.z_out, lo=i.lo, hi=i.hi))
         # The second turn's lanes wait a cycle, as their sums are gone by then.
@@ -71,11 +74,12 @@ class Results(wiring.Component):
         scale = Cat(plan.shift, plan.multiplier[: config.multiplier_bits])
         scales = [local(m, scale, name=f"scale_{pair}") for pair in range(-(-count // 2))]
         for lane in range(count):
-            entry, acc = parameters[lane], self.sums[lane]
+            entry, v = parameters[lane], self.sums[lane]
             if turns > 1:
-                # The parameters are looked at a cycle before the sums.
-                entry = data.View(entry.shape(), Mux(self.sums_valid, parameters[count + lane], entry))
-                acc = Mux(second_sums, delayed(m, self.sums[count + lane], 1, name=f"waiting_{lane}"), acc)
+                # The parameters are looked at a cycle before the sums, and those of the second turn are gone in the next.
+                waiting = delayed(m, parameters[count + lane], 1, name=f"entry_{lane}")
+                entry = data.View(entry.shape(), Mux(self.sums_valid, waiting, entry))
+                v = Mux(second_sums, delayed(m, self.sums[count + lane], 1, name=f"waiting_{lane}"), v)
             m.submodules[f"requantizer_{lane}"] = requantizer = Requantizer(config)
             e = Signal(5, name=f"e_{lane}", reset_less=True)
             shift, multiplier = scales[lane // 2][: len(plan.shift)], scales[lane // 2][len(plan.shift) :]
@@ -83,8 +87,7 @@ class Results(wiring.Component):
             if config.per_channel_multiplier:
                 multiplier = delayed(m, entry.multiplier, 1, name=f"multiplier_{lane}")
             m.d.comb += [
-                requantizer.acc.eq(acc),
-                requantizer.bias.eq(delayed(m, entry.bias, 1, name=f"bias_{lane}")),
+                requantizer.v.eq(v),
                 requantizer.multiplier.eq(multiplier),
                 requantizer.e.eq(e),
                 requantizer.clamp.eq(clamp),

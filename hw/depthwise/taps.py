@@ -1,4 +1,4 @@
-"""Products of the taps, their sum, and the sum over the windows of a word."""
+"""Products of the taps, their sum, and the sum over the windows of a word, which begins with the bias."""
 
 from amaranth.hdl import Array, Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -35,6 +35,9 @@ class Taps(wiring.Component):
     ``sums`` is valid with ``valid``, ``TAPS_LATENCY`` cycles after a window whose ``taps`` say ``compute`` and ``last``. With 3 taps a
     cycle the ``window`` holds for two cycles more, and ``weights`` has one row after the other.
 
+    ``bias`` is that of the word when its first products are accumulated: ``TAPS_LATENCY`` - 1 cycles after a window whose ``taps`` say
+    ``first``, two less with 3 taps a cycle.
+
     In maximum mode ``largest`` of a last window, ``Maximum.LATENCY`` cycles after it, is the sum; weights must then be 0.
     """
 
@@ -47,6 +50,7 @@ class Taps(wiring.Component):
                 "weights": In(weights_layout(config)),
                 "taps": In(taps_layout(config)),
                 "largest": In(data.ArrayLayout(signed(9), config.lanes)),
+                "bias": In(data.ArrayLayout(signed(32), config.lanes)),
                 "sums": Out(data.ArrayLayout(signed(32), config.lanes)),
                 "valid": Out(1),
             }
@@ -139,6 +143,6 @@ class Taps(wiring.Component):
         step, first = local(m, control, name=f"step_first_{lane}")
         m.submodules[f"accumulate_{lane}"] = adder = MuxAdd(32)
         total = Signal(signed(32), name=f"sum_{lane}", reset_less=True)
-        m.d.comb += [adder.a.eq(value), adder.c.eq(total), adder.d.eq(0), adder.sel.eq(first), self.sums[lane].eq(total)]
+        m.d.comb += [adder.a.eq(value), adder.c.eq(total), adder.d.eq(self.bias[lane]), adder.sel.eq(first), self.sums[lane].eq(total)]
         with m.If(step):
             m.d.sync += total.eq(adder.o)
