@@ -44,7 +44,7 @@ class LayerSpec:
     weight_bits
         2..8; odd widths run as the next even one.
     gain, weight_offset
-        The weight of a code d is ``gain * d + weight_offset``.
+        The weight of a code d is ``gain * d + weight_offset``; the depthwise engine takes -128..127.
     multiplier, shift
         M and E; 0 lets :func:`~tercel.sw.layer_tensors.calibrate` choose both.
     lo, hi
