@@ -92,7 +92,7 @@ def test_every_sum_is_on_the_side_where_float_puts_it(bits: int, config: Config)
     graph = import_exported(export(model, 12, 9, 8), config=config).graph
     layer = only(graph)
     assert (layer.spec.weight_bits, layer.spec.gain, layer.spec.weight_offset) == (bits, 2, 1)
-    assert (layer.spec.multiplier, layer.spec.shift) == (2, 1) and not layer.shift.any()
+    assert (layer.spec.multiplier, layer.spec.shift) == (256, 8) and not layer.shift.any()
     given = images(graph)
     (codes,) = run_reference(graph, given).values()
     x = real_sums(weight, given[graph.inputs[0]], scale=0.02, zero_point=3, bias=bias, padding=1, stride=2)

@@ -103,7 +103,7 @@ def test_nothing_is_float_between_layers(bits: int) -> None:
     counting = {name for name, spec in layers.items() if spec.thresholds}
     assert counting == {"layer1.0.prelu1", "layer1.0.conv1", "layer2.0.prelu1", "layer2.0.conv1"}
     for name, spec in layers.items():
-        assert not spec.thresholds or (spec.thresholds, spec.multiplier, spec.shift) == ((1 << bits) - 1, 2, 1)
+        assert not spec.thresholds or (spec.thresholds, spec.multiplier, spec.shift) == ((1 << bits) - 1, 256, 8)
         odd = name.endswith((".conv1", ".conv2", "downsample.0"))
         assert (spec.weight_bits, spec.gain, spec.weight_offset) == (bits, 2, 1) if odd else spec.gain == 1
     assert {name for name, spec in layers.items() if spec.residual} == {"layer1.0.conv2", "layer2.0.conv2"}

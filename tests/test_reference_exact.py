@@ -21,7 +21,7 @@ def exactly(layer: LayerNode, codes: dict[str, np.ndarray]) -> np.ndarray:
     return results[0]
 
 
-@pytest.mark.parametrize("shift", [1, 14, 30, 44, 48])
+@pytest.mark.parametrize("shift", [1, 8, 14, 20, 24])
 @pytest.mark.parametrize("seed", range(4))
 def test_rounding_on_both_sides_of_every_step(shift: int, seed: int) -> None:
     """One channel for each sum just below, at and above where the code changes; channel shifts 0..15; sums up to the ends of 32 bits."""
