@@ -93,6 +93,15 @@ def test_residual_out_of_reach() -> None:
         shared_numbers(1e-9, np.array([15]), bits=16, residual=1e6)
 
 
+@given(st.lists(st.integers(-2, 1), min_size=1, max_size=6), st.sampled_from([(1, 0), (2, 1), (1, -30)]))
+def test_quadrupled_weights_are_the_same_in_smaller_units(codes: list[int], grid: tuple[int, int]) -> None:
+    gain, offset = grid
+    weights = Weights(codes=np.array([codes]).T, scales=np.full(len(codes), 0.375), bits=2, gain=gain, offset=offset)
+    finer = weights.quadrupled()
+    assert finer.bits == 4 and finer.codes.min() >= -8 and finer.codes.max() <= 7
+    assert (finer.values * finer.scales[:, None] == weights.values * weights.scales[:, None]).all()
+
+
 @given(st.sampled_from([1, 2, 3, 4, 6, 12, 24]), st.integers(1, 4), st.integers(1, 4), st.sampled_from([2, 4, 8]))
 def test_merged_groups_compute_the_same(groups: int, inputs: int, outputs: int, lanes: int) -> None:
     random = np.random.default_rng(groups)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tercel.hw.config import Config
+from tercel.hw.config import Config, unit_exponent
 from tercel.sw.graph.integer_graph import Activation, ConcatNode, GraphError, IntegerGraph, LayerNode, Node
 from tercel.sw.graph.verify import verify
 from tercel.sw.importer.capture import Operation
@@ -15,6 +15,7 @@ from tercel.sw.importer.report import Rejection
 from tercel.sw.importer.scaling import Reals, channel_numbers, shared_numbers
 from tercel.sw.importer.weights import Weights, diagonal, merged_groups, one_hot
 from tercel.sw.layer_spec import Integers, Kind, LayerError, LayerSpec
+from tercel.sw.numeric import MAX_DIGITS
 
 _EMPTY = np.zeros(0, dtype=np.int64)
 
@@ -162,7 +163,12 @@ def weighted_layer(
             f"the weights were rounded anew; quantize with scheme shift8, or take a config with per_channel_multiplier=True, "
             f"which {config.name} has not",
         )
+    # Sums of so few, so small weights that one unit is more codes than there are: it takes smaller units.
+    most = 2.0 ** (config.multiplier_bits - unit_exponent(config.multiplier_bits)) * divisor * quantizer.scale / tensor.scale
+    digits = MAX_DIGITS if depthwise else config.max_digits
     live = weights.live
+    while (weights.scales[live] >= most).any() and weights.bits + 2 <= 2 * digits and abs(4 * weights.offset) <= 255:
+        weights = weights.quadrupled()
     # Sums of a channel are in units of its own scale, whatever multiplier it shares; a dead channel has only a bias, in any units.
     units = tensor.scale * np.where(live, weights.scales, weights.scales[live].max() if live.any() else weights.scales.max())
     compared = residual is not None and counting is not None
