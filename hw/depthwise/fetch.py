@@ -99,7 +99,7 @@ class WindowFetch(wiring.Component):
         valid_2, op_2, row_2 = Signal(reset_less=True), Signal.like(op_1, name="op_2"), Signal.like(self.row, reset_less=True)
         place_b, number_b = Signal(POINTER, reset_less=True), Signal(signed(16), reset_less=True)
         m.submodules.next = following = PointerAdd(config)
-        m.d.comb += [following.a.eq(op_1.place), following.b.eq(plan.step), following.pixel.eq(i.in_pixel)]
+        m.d.comb += [following.a.eq(op_1.place), following.b.eq(plan.step)]
         with m.If(advance):
             m.d.sync += [valid_2.eq(valid_1), op_2.eq(op_1), row_2.eq(self.row)]
             m.d.sync += [place_b.eq(op_1.place), number_b.eq(op_1.column)]

@@ -19,9 +19,11 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.column import column_layout
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION, PLAN_LAYOUT
-from tercel.hw.depthwise.pointer import POINTER, PointerAdd
+from tercel.hw.depthwise.pointer import DELTA, POINTER, PointerAdd
+from tercel.hw.isa import ADDR_BITS
 from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_TAPS
+from tercel.hw.mux_add import MuxAdd
 
 
 class Loops(wiring.Component):
@@ -80,7 +82,7 @@ class Loops(wiring.Component):
         # The operation.
         columns = Mux(inners.end | plan.maximum, plan.columns_last, 7)
         # Whether the operation has two columns, and the step to the next one's, are ready when it begins.
-        two, next_two, delta = Signal(reset_less=True), Signal(), Signal(POINTER, reset_less=True)
+        two, next_two, delta = Signal(reset_less=True), Signal(), Signal(DELTA, reset_less=True)
         with m.If(self.begin | line_end | (phase_end & ~plan.slide)):
             m.d.comb += next_two.eq(plan.pairs)
         with m.Elif(phase_end):
@@ -92,8 +94,16 @@ class Loops(wiring.Component):
             m.d.comb += next_phase_end.eq(plan.maximum | (plan.slide & ~line_end))
         with m.Else():
             m.d.comb += next_phase_end.eq(~plan.vector | phase[0])
+        m.submodules.far = far = MuxAdd(ADDR_BITS)
+        m.d.comb += [far.a.eq(i.in_pixel), far.c.eq(plan.step.near), far.d.eq(plan.step_two.addr), far.sel.eq(next_two)]
         with m.If(self.begin | step):
-            m.d.sync += [phase_end.eq(next_phase_end), two.eq(next_two), delta.eq(Mux(next_two, plan.step_two, plan.step))]
+            m.d.sync += [
+                phase_end.eq(next_phase_end),
+                two.eq(next_two),
+                delta.bank.eq(Mux(next_two, plan.step_two.bank, plan.step.bank)),
+                delta.near.eq(Mux(next_two, plan.step_two.addr, plan.step.near)),
+                delta.far.eq(far.o),
+            ]
         next_end = next_phase_end
         for loop, carry, end in zip(reversed(loops), (phase_end, *ends[:-1]), ends, strict=True):
             m.d.comb += loop.step.eq(step & carry)
@@ -170,11 +180,10 @@ class Loops(wiring.Component):
         m.d.comb += [
             column.a.eq(place),
             column.b.eq(delta),
-            column.pixel.eq(i.in_pixel),
             across.a.eq(x_place),
             across.b.bank.eq(step_x_bank),
-            across.b.addr.eq(plan.step_x.addr),
-            across.pixel.eq(i.in_pixel),
+            across.b.near.eq(plan.step_x.near),
+            across.b.far.eq(plan.step_x.far),
         ]
         x_number_next = x_number + i.stride + 1
         next_group = group + 1

@@ -86,10 +86,11 @@ class Placement(wiring.Component):
         m.d.sync += placed.eq(
             Mux(self.begin | accept, ~xs.then_end | (pointed & ~xs.end & ~self.begin), running & ~self.finished & (~xs.end | pointed))
         )
+        row_far, limit = Signal(ADDR_BITS, reset_less=True), Signal(ADDR_BITS + 1, reset_less=True)
         m.submodules.down = down = PointerAdd(config)
-        m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.addr.eq(i.out_row_addr), down.pixel.eq(i.out_pixel)]
-        limit = Signal(ADDR_BITS + 1, reset_less=True)
+        m.d.comb += [down.a.eq(row_place), down.b.bank.eq(i.out_row_bank), down.b.near.eq(i.out_row_addr), down.b.far.eq(row_far)]
         m.d.sync += [
+            row_far.eq(i.out_row_addr + i.out_pixel),
             limit.eq(wrap_limit(i.out_limit)),
             summed_place.eq(down.o),
             next_place.bank.eq(summed_place.bank),

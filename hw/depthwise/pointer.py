@@ -1,4 +1,4 @@
-"""Pointer arithmetic: a bank in 0..P-1, a word address modulo 2**14, and ``pixel`` words between pixels i and i+P."""
+"""Pointer arithmetic: a bank in 0..P-1, and a word address modulo 2**14 that grows by a pixel's words where the banks reach P."""
 
 from amaranth.hdl import Cat, Module, Mux, Value, unsigned
 from amaranth.lib import data
@@ -10,35 +10,37 @@ from tercel.hw.isa import ADDR_BITS
 from tercel.hw.mux_add import MuxAdd
 
 POINTER = data.StructLayout({"bank": unsigned(BANK_BITS), "addr": unsigned(ADDR_BITS)})
-"""A place in a scratchpad, or the difference of two."""
+"""A place in a scratchpad."""
+
+DELTA = data.StructLayout({"bank": unsigned(BANK_BITS), "near": unsigned(ADDR_BITS), "far": unsigned(ADDR_BITS)})
+"""The difference of two places: of their banks modulo P, and of their addresses if the sum of banks is below P (``near``) or reaches it.
+``far`` is ``near`` plus the words of a pixel."""
 
 
 class PointerAdd(Component):
-    """``o = a + b``; combinational, two adders deep.
+    """``o = a + b``; combinational, a table of banks and an adder deep.
 
     Members
     -------
-    a, b : In(POINTER)
-        A pointer and a delta.
-    pixel : In(ADDR_BITS)
-        Words to carry when the banks reach P.
+    a : In(POINTER), b : In(DELTA)
+        A pointer and what to add.
     o : Out(POINTER)
         The sum.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        super().__init__({"a": In(POINTER), "b": In(POINTER), "pixel": In(ADDR_BITS), "o": Out(POINTER)})
+        super().__init__({"a": In(POINTER), "b": In(DELTA), "o": Out(POINTER)})
 
     def elaborate(self, platform) -> Module:
-        """The banks are ready before the first sum of addresses."""
+        """The banks choose one operand of the sum of addresses."""
         m = Module()
         bank, carry = add_banks(self.a.bank, self.b.bank, pixels=self.config.pixels)
         m.submodules.addr = addr = MuxAdd(ADDR_BITS)
         m.d.comb += [
-            addr.a.eq(self.a.addr + self.b.addr),
-            addr.c.eq(0),
-            addr.d.eq(self.pixel),
+            addr.a.eq(self.a.addr),
+            addr.c.eq(self.b.near),
+            addr.d.eq(self.b.far),
             addr.sel.eq(carry),
             self.o.bank.eq(bank),
             self.o.addr.eq(addr.o),

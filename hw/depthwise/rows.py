@@ -9,9 +9,10 @@ from tercel.hw.config import Config
 from tercel.hw.depthwise.column import ROW_LAYOUT
 from tercel.hw.depthwise.countdown import Countdown
 from tercel.hw.depthwise.plan import INSTRUCTION
-from tercel.hw.depthwise.pointer import POINTER, PointerAdd, wrap_address
+from tercel.hw.depthwise.pointer import DELTA, POINTER, PointerAdd, wrap_address
 from tercel.hw.interfaces import wrap_limit
 from tercel.hw.isa import ADDR_BITS, Mode
+from tercel.hw.mux_add import MuxAdd
 
 _SLOTS = 2
 _BLOCKS = 8
@@ -90,10 +91,11 @@ class RowTable(wiring.Component):
         m.d.comb += self.available.eq(commit | filled[1] | (filled[0] & ~self.taken))
 
         # The operands of the next sum: this kernel row's pointer and its delta, or the output row's for the last one.
-        base, delta = Signal(POINTER, reset_less=True), Signal(POINTER, reset_less=True)
+        base, delta = Signal(POINTER, reset_less=True), Signal(DELTA, reset_less=True)
         sum_bank, sum_addr = Signal(4, reset_less=True), Signal(ADDR_BITS, reset_less=True)
         m.submodules.add = add = PointerAdd(self._config)
-        m.d.comb += [add.a.eq(base), add.b.eq(delta), add.pixel.eq(i.in_pixel)]
+        m.submodules.far = far = MuxAdd(ADDR_BITS)
+        m.d.comb += [add.a.eq(base), add.b.eq(delta), far.a.eq(i.in_pixel), far.c.eq(i.in_ky_addr), far.d.eq(i.in_row_addr)]
         soon = Mux(kernel.end, kernel.last == 0, kernel.soon)
         next_line = Mux(kernel.end, row_line + i.stride + 1, line + i.dilation_y)
         # The first sum is wrapped 2 cycles after ``begin``.
@@ -114,7 +116,12 @@ class RowTable(wiring.Component):
             ]
 
         def choose(end) -> list:
-            return [delta.bank.eq(Mux(end, i.in_row_bank, i.in_ky_bank)), delta.addr.eq(Mux(end, i.in_row_addr, i.in_ky_addr))]
+            m.d.comb += far.sel.eq(end)
+            return [
+                delta.bank.eq(Mux(end, i.in_row_bank, i.in_ky_bank)),
+                delta.near.eq(Mux(end, i.in_row_addr, i.in_ky_addr)),
+                delta.far.eq(far.o),
+            ]
 
         with m.FSM():
             with m.State("IDLE"):
