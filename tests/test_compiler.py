@@ -269,17 +269,49 @@ def test_weights_of_nine_bits_run_on_the_array(config):
     assert marks["vector"] == ("linear", "array", macs["vector"])
 
 
-def test_unfolding_leaves_the_layer_on_the_array():
-    """What is taken back is the fold alone."""
+@pytest.mark.parametrize("kind", ["depthwise", "conv"])
+def test_unfolding_leaves_what_legalize_did(kind):
+    """What is taken back is the fold alone: the layer stays on the array, and in its doubled units."""
     net = NetworkBuilder(BASE, input=(9, 8, 3))
-    graph = net.graph(net.layer("depthwise", net.input, kernel=(3, 3), padding=(1, 1, 1, 1), stride=2, gain=2))
+    geometry = {"kernel": (3, 3), "padding": (1, 1, 1, 1), "stride": 2}
+    if kind == "depthwise":
+        graph = net.graph(net.layer("depthwise", net.input, **geometry, gain=2))
+    else:
+        output = net.layer("conv", net.input, **geometry, out=8, weight_bits=2)
+        net.nodes[0] = replace(net.nodes[0], spec=replace(net.nodes[0].spec, shift=15))
+        graph = net.graph(output)
     state = Compilation(source=graph, config=BASE, memory_latency=8, wanted=graph.outputs, graph=graph)
     legalize(state)
     legal = graph_to_bytes(state.graph)
+    assert legal != graph_to_bytes(graph)
     fold(state)
     assert state.folds and graph_to_bytes(state.graph) != legal
     unfold(state)
     assert graph_to_bytes(state.graph) == legal
+
+
+@pytest.mark.parametrize(
+    ("shift", "gain", "offset", "bits", "form"),
+    [
+        (16, 1, 3, 2, (1, 0, 3, 16)),
+        (15, 1, 3, 2, (1, 1, 6, 16)),
+        (15, 1, 128, 2, (0, 0, 128, 15)),
+        (15, 2, 0, 2, (0, 1, 0, 15)),
+        (14, 1, 3, 2, (0, 0, 3, 14)),
+        (15, 1, 0, 8, (0, 0, 42, 15)),
+    ],
+    ids=["narrow", "doubled", "offset too large", "doubled already", "factor above 2", "sums too large once doubled"],
+)
+def test_narrow_sums(shift, gain, offset, bits, form):
+    """A layer whose factor M / 2**E is just above 1 gets half the unit, where its sums stay narrow; the image is folded."""
+    net = NetworkBuilder(BASE, input=(6, 14, 3))
+    geometry = {"kernel": (3, 3), "padding": (1, 1, 1, 1), "stride": 2}
+    x = net.layer("conv", net.input, out=16, **geometry, weight_bits=bits, gain=gain, weight_offset=offset)
+    (node,) = net.nodes
+    net.nodes[0] = replace(node, spec=replace(node.spec, shift=shift, multiplier=40_000), shift=np.arange(16) % 8)
+    program = check(net.graph(x), net, BASE)
+    arrays = [values for opcode, values in program.instructions() if opcode is Opcode.ARRAY]
+    assert {tuple(values[name] for name in ("narrow", "gain", "offset", "shift")) for values in arrays} == {form}
 
 
 @pytest.mark.parametrize(

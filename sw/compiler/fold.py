@@ -13,6 +13,7 @@ from tercel.hw.config import Config
 from tercel.sw.band import Band
 from tercel.sw.compiler.state import Compilation
 from tercel.sw.graph.integer_graph import LayerNode, Node
+from tercel.sw.graph.narrow_sums import with_narrow_sums
 from tercel.sw.graph.wide_weights import on_engine_that_holds
 from tercel.sw.layer_spec import Integers, LayerSpec
 from tercel.sw.tensor_layout import Placement, ceil_div
@@ -64,7 +65,8 @@ def unfold(state: Compilation) -> None:
         source = given[node.name]
         if isinstance(node, LayerNode) and isinstance(source, LayerNode) and isinstance(node.spec, FoldedSpec):
             layer = on_engine_that_holds(source, state.config)
-            nodes.append(replace(layer, spec=replace(layer.spec, narrow=node.spec.narrow)))
+            narrow = with_narrow_sums(layer, state.config) if node.spec.narrow else None
+            nodes.append(narrow or replace(layer, spec=replace(layer.spec, narrow=False)))
         else:
             nodes.append(node)
     state.graph, state.folds = replace(state.graph, tensors=tensors, nodes=tuple(nodes)), {}

@@ -7,16 +7,14 @@ import numpy as np
 from tercel.hw.config import Config
 from tercel.sw.compiler.fit import FitError
 from tercel.sw.compiler.state import Compilation
-from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.integer_graph import ConcatNode, IntegerGraph, LayerNode, Node
+from tercel.sw.graph.narrow_sums import with_narrow_sums
 from tercel.sw.graph.wide_weights import on_engine_that_holds
 from tercel.sw.layer_array import check_array
 from tercel.sw.layer_depthwise import check_depthwise
 from tercel.sw.layer_spec import LayerError, check
-from tercel.sw.layer_tensors import shifts_narrow
 from tercel.sw.tensor_layout import ceil_div
 
-NARROW_BITS = 18
 MATRIX_RECORD_CYCLES = 3
 """Cycles of the depthwise engine for a record of a matrix-vector product."""
 
@@ -35,7 +33,8 @@ def legalize(state: Compilation) -> None:
                 layer = on_engine_that_holds(node, config)
                 layer = replace(layer, spec=replace(layer.spec, array=_is_array_faster(layer, config)))
                 _check_layer(layer, config)
-                nodes.append(replace(layer, spec=replace(layer.spec, narrow=_is_narrow(layer, config))))
+                narrow = with_narrow_sums(layer, config)
+                nodes.append(narrow or replace(layer, spec=replace(layer.spec, narrow=False)))
             else:
                 _check_concat(node, graph, config)
                 nodes.append(node)
@@ -60,17 +59,6 @@ def _is_array_faster(layer: LayerNode, config: Config) -> bool:
     on_array = words * max(1, config.weight_word_bytes // config.memory_width)
     records = ceil_div(spec.out, config.lanes) * steps * max(1, config.lanes // 8)
     return on_array <= records * max(MATRIX_RECORD_CYCLES, 9 * config.lanes // config.memory_width)
-
-
-def _is_narrow(layer: LayerNode, config: Config) -> bool:
-    spec = layer.spec
-    if not spec.on_array(config) or spec.thresholds or spec.residual:
-        return False
-    if not shifts_narrow(spec.shift, layer.shift, config):
-        return False
-    least, most = sum_bounds(layer)
-    half = 1 << NARROW_BITS - 1
-    return bool(least.min() >= -half and most.max() < half)
 
 
 def _check_layer(layer: LayerNode, config: Config) -> None:
