@@ -1,5 +1,6 @@
 """Lattice ECP5 parts, speed grade 6."""
 
+from tercel.boards.carry_chains import shorten_carry_chains
 from tercel.boards.carry_constants import tie_carry_constants
 from tercel.boards.device import Device
 from tercel.boards.ecp5_floorplan import BASE_FLOORPLAN
@@ -13,8 +14,6 @@ _WEIGHTS = {
     "DSP": {"MULT18X18D": 1, "MULT9X9D": 1},
     "block RAM": {"DP16KD": 1, "PDPW16KD": 1},
 }
-# ABC's second flow restructures more than yosys' default: 3 % fewer LUT4 of ``base``.
-_SYNTHESIS = "scratchpad -copy abc9.script.flow2 abc9.script; synth_ecp5 -abc9"
 _PLACED = {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D",), "block RAM": ("DP16KD",)}
 
 
@@ -47,9 +46,9 @@ def _part(
     return Device(
         name=name,
         part=part,
-        synthesis=_SYNTHESIS,
+        synthesis="synth_ecp5 -abc9",
         flip_flops=_flip_flops(least_reset=least_reset),
-        edits=(tie_carry_constants, use_output_registers),
+        edits=(tie_carry_constants, shorten_carry_chains, use_output_registers),
         place_tool="nextpnr-ecp5",
         place_arguments=(
             *(option, "--package", "CABGA381", "--speed", "6", "--json", "{netlist}", "--lpf-allow-unconstrained"),
