@@ -15,7 +15,8 @@ _PLAN = Floorplan(cell_types=frozenset({"RAM"}), places={"memory.bank_0": "X1/Y2
 
 
 def _top(cells):
-    content = {name: {"type": kind, "attributes": {}, "connections": {}, "parameters": {}} for name, kind in cells.items()}
+    empty = ("attributes", "connections", "port_directions", "parameters")
+    content = {name: {"type": kind, **{part: {} for part in empty}} for name, kind in cells.items()}
     return {"cells": content, "netnames": {}, "ports": {}}
 
 
