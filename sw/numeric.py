@@ -85,7 +85,7 @@ def residual_term(code: npt.ArrayLike, *, zero_point: int, multiplier: int, shif
 
 
 def total_shift(shift: int, channel_shift: npt.ArrayLike, *, multiplier_bits: int, narrow: bool = False) -> Integers:
-    """e = E + s as a machine takes it: modulo the number of its :func:`~tercel.hw.config.exponents`, in their range."""
+    """The total shift e = E + s as a machine takes it: modulo the number of its :func:`~tercel.hw.config.exponents`, in their range."""
     window = exponents(multiplier_bits, narrow=narrow)
     return window.start + (np.asarray(channel_shift, dtype=np.int64) + shift - window.start) % len(window)
 
