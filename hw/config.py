@@ -26,6 +26,10 @@ def unit_exponent(multiplier_bits: int) -> int:
     return max(1, exponents(multiplier_bits).start)
 
 
+NARROW_BITS = 18
+"""Bits of the sums that a requantizer takes J a cycle; others have 32."""
+
+
 class ConfigError(ValueError):
     """A parameter outside its limits. The message names the parameter, the limit, the value and the way out."""
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tercel.hw.config import Config
+from tercel.hw.config import NARROW_BITS, Config
 from tercel.sw import numeric
 from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors, as_conv
 
@@ -49,7 +49,7 @@ def layer_reference(spec: LayerSpec, tensors: LayerTensors, config: Config) -> I
     if spec.kind == "max_pool":
         y = numeric.clamp(_largest(spec, tensors), lo=spec.low, hi=spec.high)
     else:
-        v = numeric.wrap(layer_sums(spec, tensors), bits=18 if spec.narrow else 32)
+        v = numeric.wrap(layer_sums(spec, tensors), bits=NARROW_BITS if spec.narrow else 32)
         residual: Integers | int = 0
         if spec.residual:
             residual = numeric.residual_term(

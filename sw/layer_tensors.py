@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from tercel.hw.config import Config, exponents, unit_exponent
-from tercel.sw import numeric
 from tercel.sw.layer_reference import layer_sums
 from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors
 
@@ -72,22 +71,3 @@ def calibrate(spec: LayerSpec, tensors: LayerTensors, config: Config, *, random:
         table = np.sort(np.rint(random.normal(spec.z_out, 1000, (rows, spec.thresholds))).astype(np.int64), axis=1)
         tensors = replace(tensors, thresholds=np.clip(table, -32768, 32767))
     return spec, tensors
-
-
-def fits_narrow(spec: LayerSpec, tensors: LayerTensors, config: Config) -> bool:
-    """Whether no input at all can push a sum out of 18 bits, bias and padding counted, and the layer's shifts are those of narrow sums."""
-    if not shifts_narrow(spec.shift, tensors.shift, config):
-        return False
-    low, high = (-128, 127) if spec.in_signed else (0, 255)
-    if any(spec.padding):
-        low, high = min(low, spec.z_in), max(high, spec.z_in)
-    weights = spec.gain * tensors.weights.reshape(tensors.weights.shape[0], -1) + spec.weight_offset
-    most = np.maximum(weights * low, weights * high).sum(axis=1) + tensors.bias
-    least = np.minimum(weights * low, weights * high).sum(axis=1) + tensors.bias
-    return bool((most == numeric.wrap(most, bits=18)).all() and (least == numeric.wrap(least, bits=18)).all())
-
-
-def shifts_narrow(shift: int, channel_shift: Integers, config: Config) -> bool:
-    """Whether all E + s are among the shifts of narrow sums."""
-    window = exponents(config.multiplier_bits, narrow=True)
-    return all(shift + int(bound) in window for bound in (channel_shift.min(), channel_shift.max()))

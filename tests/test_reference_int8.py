@@ -15,10 +15,10 @@ from tflite_graph import PER_CHANNEL, TfliteNetwork
 
 from tercel.sim.execution import execute_program
 from tercel.sw.compiler import compile_graph
-from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.reference import run_reference
 from tercel.sw.graph.select import select_layers
 from tercel.sw.graph.verify import verify
+from tercel.sw.layer_bounds import sum_bounds
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def test_dead_channels_do_not_overflow(network: TfliteNetwork) -> None:
     """Biases near 2**30 on channels without weights keep their sums in 32 bits, which the reference computes exactly in floating point."""
     if "vww" not in network.name:
         pytest.skip("only this network has them")
-    largest = max(int(np.abs(np.concatenate(sum_bounds(layer))).max()) for layer in network.graph.layers())
+    largest = max(int(np.abs(np.concatenate(sum_bounds(layer.spec, layer.weights, layer.bias))).max()) for layer in network.graph.layers())
     assert 1 << 30 <= largest < 1 << 31
     codes = {network.graph.inputs[0]: network.inputs()[:1]}
     by_torch = run_reference(network.graph, codes, keep=True, engine="torch")

@@ -11,7 +11,7 @@ from tercel.hw.array.row_products import NARROW_LATENCY, WIDE_BITS, RowProducts,
 from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
 from tercel.hw.array.row_sums import RowSums
 from tercel.hw.array.slots import OUTPUT_BITS
-from tercel.hw.config import Config
+from tercel.hw.config import NARROW_BITS, Config
 from tercel.hw.delay import delayed
 from tercel.hw.isa import ADDR_BITS
 from tercel.hw.rescale import Rescale, rescale_latency
@@ -105,14 +105,14 @@ class DrainRow(Component):
         codes = [wide.y]
         for lane in range(1, config.drain_lanes):
             m.submodules[f"narrow_{lane}"] = narrow = Rescale(
-                product_bits=narrow_product_bits(config), sum_bits=18, multiplier_bits=config.multiplier_bits
+                product_bits=narrow_product_bits(config), sum_bits=NARROW_BITS, multiplier_bits=config.multiplier_bits
             )
             m.d.comb += [
                 narrow.product.eq(products.narrow_products[lane]),
                 narrow.shift.eq(operands.narrow_shifts[lane - 1]),
                 narrow.clamp.eq(static.clamp),
             ]
-            early = row_latency(config) - SUMS_LATENCY - NARROW_LATENCY - rescale_latency(sum_bits=18)
+            early = row_latency(config) - SUMS_LATENCY - NARROW_LATENCY - rescale_latency(sum_bits=NARROW_BITS)
             codes.append(Mux(static.narrow, delayed(m, narrow.y, early, name=f"code_{lane}"), wide.y))
 
         addr = self.addr + self.number if config.words_per_tile > 1 else self.addr

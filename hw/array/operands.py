@@ -20,7 +20,7 @@ from tercel.hw.array.row_products import (
 from tercel.hw.array.row_sums import LATENCY as SUMS_LATENCY
 from tercel.hw.array.row_sums import bias_layout
 from tercel.hw.array.slots import slot_layout
-from tercel.hw.config import Config, exponents
+from tercel.hw.config import NARROW_BITS, Config, exponents
 from tercel.hw.delay import delayed
 from tercel.hw.interfaces import LinearReadSignature, parameter_layout, parameter_word
 from tercel.hw.rescale import CLAMP_LAYOUT, clamp_of, rescale_latency
@@ -53,7 +53,7 @@ def operands_layout(config: Config) -> data.StructLayout:
         "amount": unsigned(4 if shifts_product(config) else 0),
         "coarse": unsigned(1),
         "shift": shift_shape(sum_bits=32),
-        "narrow_shifts": data.ArrayLayout(shift_shape(sum_bits=18), config.drain_lanes - 1),
+        "narrow_shifts": data.ArrayLayout(shift_shape(sum_bits=NARROW_BITS), config.drain_lanes - 1),
     }
     if config.threshold_depth:
         fields |= {"limit": signed(16), "never": unsigned(1), "more": unsigned(1)}
@@ -124,7 +124,7 @@ class OperandFetch(Component):
         channels = self._channels(m, lane_2)
         scales = []
         for lane, channel in enumerate(channels):
-            m.submodules[f"scale_{lane}"] = scale = Scale(config, sum_bits=18 if lane else 32)
+            m.submodules[f"scale_{lane}"] = scale = Scale(config, sum_bits=NARROW_BITS if lane else 32)
             e = Signal(5, name=f"e_{lane}")
             m.d.comb += [
                 e.eq(fields.shift + channel.shift),

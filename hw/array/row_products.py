@@ -15,8 +15,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.cell import SUM_BITS
-from tercel.hw.array.row_sums import NARROW_BITS
-from tercel.hw.config import Config
+from tercel.hw.config import NARROW_BITS, Config
 from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.product import Product

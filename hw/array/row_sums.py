@@ -15,12 +15,11 @@ from amaranth.lib.wiring import Component, In, Out
 
 from tercel.hw.array.cell import SUM_BITS
 from tercel.hw.array.drain_select import pairs, selection_layout
-from tercel.hw.config import Config
+from tercel.hw.config import NARROW_BITS, Config
 from tercel.hw.delay import delayed
 from tercel.hw.mux_add import MuxAdd
 from tercel.hw.wide_mux import WideMux
 
-NARROW_BITS = 18
 LATENCY = 2
 """Cycles from the selection to the sums."""
 

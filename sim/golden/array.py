@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tercel.hw.config import Config
+from tercel.hw.config import NARROW_BITS, Config
 from tercel.hw.isa import Space
 from tercel.sim.golden.pointers import InputWindows, Tensor
 from tercel.sim.golden.state import Bytes, Channels, MachineState, as_array_codes
@@ -124,7 +124,7 @@ class _Drain:
         v += self._channels.bias
         if self._values["offset"]:
             v += sums[:, channels:] * self._values["offset"]
-        return wrap(v, bits=18 if self._values["narrow"] else 32)
+        return wrap(v, bits=NARROW_BITS if self._values["narrow"] else 32)
 
     def residual(self, words: Bytes) -> Integers:
         """The residual terms of ``words[pixels, words, K]``."""

@@ -8,11 +8,9 @@ rounding term and the divisor cancel, and ``gain`` doubles the sum of weights wi
 from dataclasses import replace
 
 from tercel.hw.config import Config
-from tercel.sw.graph.bounds import sum_bounds
 from tercel.sw.graph.integer_graph import LayerNode
-from tercel.sw.layer_tensors import shifts_narrow
+from tercel.sw.layer_bounds import shifts_narrow, sums_narrow
 
-NARROW_BITS = 18
 _LARGEST_OFFSET = 255
 
 
@@ -26,6 +24,5 @@ def with_narrow_sums(layer: LayerNode, config: Config) -> LayerNode | None:
             return None
         doubled = replace(spec, gain=2, weight_offset=2 * spec.weight_offset, shift=spec.shift + 1)
         layer = replace(layer, spec=doubled, bias=2 * layer.bias)
-    least, most = sum_bounds(layer)
-    half = 1 << NARROW_BITS - 1
-    return replace(layer, spec=replace(layer.spec, narrow=True)) if least.min() >= -half and most.max() < half else None
+    narrow = replace(layer, spec=replace(layer.spec, narrow=True))
+    return narrow if sums_narrow(layer.spec, layer.weights, layer.bias) else None

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercel.sw.graph.bounds import effective_weights, input_range
 from tercel.sw.graph.integer_graph import LayerNode
 from tercel.sw.graph.reference_numpy import Codes, finish
+from tercel.sw.layer_bounds import effective_weights, input_range
 from tercel.sw.layer_spec import LayerSpec
 
 _CHUNK = 1 << 17
@@ -61,7 +61,7 @@ class TorchLayer:
     def __init__(self, layer: LayerNode) -> None:
         self.layer = layer
         spec = self.spec = layer.spec
-        weights = effective_weights(layer)
+        weights = effective_weights(spec, layer.weights)
         low, high = input_range(spec)
         self.reach = int(np.abs(weights).sum(axis=1).max(initial=0)) * max(high - spec.z_in, spec.z_in - low, 1)
         self.dtype = torch.float32 if self.reach < 1 << 24 else torch.float64

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tercel.hw.config import Config, exponents, unit_exponent
-from tercel.sw.graph.bounds import sum_bounds
+from tercel.hw.config import NARROW_BITS, Config, exponents, unit_exponent
 from tercel.sw.graph.integer_graph import Activation, ConcatNode, GraphError, IntegerGraph, LayerNode
 from tercel.sw.graph.wide_weights import on_engine_that_holds
+from tercel.sw.layer_bounds import sum_bounds, sums_narrow
 from tercel.sw.layer_spec import Integers, LayerError, LayerSpec
 
 
@@ -154,7 +154,7 @@ def _verify_multipliers(layer: LayerNode, config: Config | None) -> None:
 
 def _verify_sums(layer: LayerNode) -> None:
     rules = _Rules(layer.name)
-    least, most = sum_bounds(layer)
+    least, most = sum_bounds(layer.spec, layer.weights, layer.bias)
     low, high = -(1 << 31), (1 << 31) - 1
     channel = int(np.argmax(np.maximum(most - high, low - least)))
     rules.check(
@@ -164,8 +164,8 @@ def _verify_sums(layer: LayerNode) -> None:
         f"{least[channel]}..{most[channel]}",
         "the accumulator has 32 bits: take fewer weight bits, a smaller shift or bias, or fewer input channels",
     )
-    narrow = bool(least.min() >= -(1 << 17) and most.max() < 1 << 17)
-    rules.check(narrow or not layer.spec.narrow, "narrow", "false", True, f"sums {least.min()}..{most.max()} do not fit 18 bits")
+    narrow = not layer.spec.narrow or sums_narrow(layer.spec, layer.weights, layer.bias)
+    rules.check(narrow, "narrow", "false", True, f"sums {least.min()}..{most.max()} do not fit {NARROW_BITS} bits")
 
 
 def _verify_thresholds(layer: LayerNode) -> None:
