@@ -45,7 +45,8 @@ _SCHEMES = {width.bits: width.scheme for width in WIDTHS if not width.trained}
 
 _COMPILER = (
     *("compiler", "graph", "importer", "zoo", "band.py", "chunk.py", "cycles.py", "emitter.py", "layer.py", "layer_array.py"),
-    *("layer_depthwise.py", "layer_spec.py", "lowered_layer.py", "memory_image.py", "program.py", "tensor_layout.py", "transfer.py"),
+    *("layer_bounds.py", "layer_depthwise.py", "layer_spec.py", "lowered_layer.py", "memory_image.py", "program.py", "tensor_layout.py"),
+    "transfer.py",
 )
 """Parts of ``sw`` that a network's instructions depend on."""
 

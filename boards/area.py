@@ -19,9 +19,6 @@ from tercel.sim.toolchain import ToolError, find_tool, run_tool
 
 DEVICES: dict[str, Device] = {device.name: device for device in (*ecp5.DEVICES, *ice40.DEVICES, *gowin.DEVICES)}
 
-_HIDE_ELEMENTS = "rename -hide */w:*[[]*"
-"""An element of an array is also a wire named ``array[3]``. ABC9 takes that and bit 3 of ``array`` for one, and yosys then fails."""
-
 TARGET_MHZ = 100.0
 LUT_PER_LANE_LIMIT = 60.0
 
@@ -143,7 +140,7 @@ def measure(
     started = time.monotonic()
     (folder / "instances.v").write_text(verilog)
     read = "read_rtlil top.il; read_verilog instances.v" if verilog else "read_rtlil top.il"
-    script = f"{read}; {_HIDE_ELEMENTS}; {device.synthesis_script}; tee -q -o cells.json stat -json"
+    script = f"{read}; {device.synthesis_script}; tee -q -o cells.json stat -json"
     run_tool(yosys, ["-p", script], folder=folder, log=folder / "yosys.log", report=yosys_step(tell))
     seconds["synthesis"] = time.monotonic() - started
     total = device.count(parse_cells((folder / "cells.json").read_text()))

@@ -11,6 +11,9 @@ from tercel.boards.floorplan import Floorplan
 Cells = Mapping[str, int]
 """Number of cells by type, after synthesis."""
 
+_HIDE_ELEMENTS = "rename -hide */w:*[[]*"
+"""An element of an array is also a wire named ``array[3]``. ABC9 takes that and bit 3 of ``array`` for one, and yosys then fails."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -66,8 +69,8 @@ class Device:
         """Yosys commands that make the cells of the module ``top``, read before, and write them to ``top.json``."""
         command = f"{self.synthesis} -top top"
         if self.flip_flops:
-            return f"{command} -run begin:map_ffs; {self.flip_flops}; {command} -run map_ffs: -json top.json"
-        return f"{command} -json top.json"
+            return f"{_HIDE_ELEMENTS}; {command} -run begin:map_ffs; {self.flip_flops}; {command} -run map_ffs: -json top.json"
+        return f"{_HIDE_ELEMENTS}; {command} -json top.json"
 
     def prepare_netlist(self, path: Path, *, machine: str | None = None) -> None:
         """Make yosys' netlist ready for place and route. ``machine`` is the name of its config if it is a whole one.
