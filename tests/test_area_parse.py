@@ -7,7 +7,7 @@ import json
 import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from rich.console import Console
 
@@ -215,6 +215,28 @@ def test_small_sets_of_resets_become_logic_on_the_ecp5(tmp_path):
         sizes = sorted(nets.count(net) for net in set(nets) - {"0"})
         resets.append([size for size in sizes if size in (8, 64)])
     assert resets == [[64], [8, 64]]
+
+
+class Elements(wiring.Component):
+    """Elements of arrays, added."""
+
+    a: In(data.ArrayLayout(2, 8))
+    b: In(data.ArrayLayout(2, 8))
+    sums: Out(data.ArrayLayout(2, 8))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += [self.sums[index].eq(self.a[index] + self.b[7 - index]) for index in range(8)]
+        return m
+
+
+@pytest.mark.parametrize("device", ["ecp5-25f", "up5k", "gw2a-18"])
+def test_no_wire_has_the_name_of_a_bit(device, tmp_path):
+    """ABC9 would take the element ``a[3]`` and bit 3 of ``a`` for one; see :mod:`tercel.boards.device`."""
+    measure(Elements(), name="elements", device=DEVICES[device], folder=tmp_path, route=False)
+    names = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]["netnames"]
+    assert "wire width 2 \\a[5]" in (tmp_path / "top.il").read_text()
+    assert not [name for name in names if "[" in name]
 
 
 class Chosen(wiring.Component):

@@ -115,8 +115,7 @@ class RowTable(wiring.Component):
                 row_line.eq(i.y_start),
             ]
 
-        def choose(end) -> list:
-            m.d.comb += far.sel.eq(end)
+        def operand(end) -> list:
             return [
                 delta.bank.eq(Mux(end, i.in_row_bank, i.in_ky_bank)),
                 delta.near.eq(Mux(end, i.in_row_addr, i.in_ky_addr)),
@@ -125,8 +124,8 @@ class RowTable(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [*restart(), *choose(kernel.last == 0)]
-                m.d.comb += [loop.start.eq(1) for loop in loops]
+                m.d.sync += [*restart(), *operand(kernel.last == 0)]
+                m.d.comb += [far.sel.eq(kernel.last == 0), *(loop.start.eq(1) for loop in loops)]
                 with m.If(self.begin):
                     m.next = "WRITE"
             with m.State("WRITE"), m.If((free != 0) | ~kernel.first):
@@ -134,9 +133,9 @@ class RowTable(wiring.Component):
                 m.d.sync += [sum_bank.eq(add.o.bank), sum_addr.eq(add.o.addr), line.eq(next_line)]
                 m.next = "WRAP"
             with m.State("WRAP"):
-                m.d.sync += [bank.eq(sum_bank), addr.eq(wrapped), third.eq(third + 1), *choose(soon)]
+                m.d.sync += [bank.eq(sum_bank), addr.eq(wrapped), third.eq(third + 1), *operand(soon)]
                 m.d.sync += [base.bank.eq(Mux(kernel.soon, row_bank, sum_bank)), base.addr.eq(Mux(kernel.soon, row_addr, wrapped))]
-                m.d.comb += [kernel.step.eq(1), rows.step.eq(kernel.end), groups.step.eq(kernel.end & rows.end)]
+                m.d.comb += [far.sel.eq(soon), kernel.step.eq(1), rows.step.eq(kernel.end), groups.step.eq(kernel.end & rows.end)]
                 m.next = "WRITE"
                 with m.If(third == 2):
                     m.d.sync += [third.eq(0), block.eq(block + 1)]
