@@ -6,17 +6,16 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from benchmarks.accuracy_table import bar, markdown_line, row_bars, share, weight_widths
 from benchmarks.checkpoints import CHECKPOINTS, Checkpoint, read_set
 from benchmarks.errors import command
 from benchmarks.results import Identity, Row, RowFile, code_identity, file_identity
@@ -123,28 +122,6 @@ def _network_rows(checkpoint: Checkpoint, options: Options, *, data: Path | None
             yield rows.rows[identity]
 
 
-@contextmanager
-def bar(bars: Bars, name: str) -> Iterator["_Step"]:
-    """A bar for one row, to be called with the step's name, what is done of it and the whole."""
-    step = _Step(bars, name)
-    yield step
-    bars.remove_task(step.task)
-
-
-class _Step:
-    """One bar that shows the steps of one row after each other."""
-
-    def __init__(self, bars: Bars, name: str) -> None:
-        self.bars, self.name, self.what = bars, name, ""
-        self.task = bars.add_task(name, total=None)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self.what:
-            self.what = what
-            self.bars.reset(self.task, description=f"{self.name}: {what}")
-        self.bars.update(self.task, completed=done, total=total or None)
-
-
 _COLUMNS = ("network", "bits", "scheme", "rounding", "machine", "top-1", "points", "as float", "ties")
 
 
@@ -167,11 +144,6 @@ def cells(row: Row, plain: Row, sources: Sequence[str]) -> list[str]:
         str(row.ties) if quantized else "",
         *(share(*row.correct(source)) for source in sources),
     ]
-
-
-def share(part: int, whole: int) -> str:
-    """A count with its share in per cent, empty for a part of nothing."""
-    return f"{part}/{whole} = {100 * part / whole:.2f} %" if whole else ""
 
 
 def lines(table: Sequence[Row]) -> Iterator[tuple[list[str], Row]]:
@@ -201,11 +173,6 @@ def markdown(table: Sequence[Row]) -> str:
     return "\n".join([*text, "", codes, *notes, ""])
 
 
-def markdown_line(texts: Sequence[str]) -> str:
-    """One line of a Markdown table."""
-    return "| " + " | ".join(texts) + " |"
-
-
 def _print(table: Sequence[Row]) -> None:
     shown = Table(*_COLUMNS, *_sources(table))
     for line, row in lines(table):
@@ -232,13 +199,10 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="threads; default: all cores")] = os.cpu_count() or 1,
 ) -> None:
     """Measure accuracy. Example: python -m benchmarks.accuracy --networks digits -o build/digits.md."""
-    widths = bits.split(",")
-    if not all(width.isdecimal() for width in widths):
-        raise UsageError(f"bits must be whole numbers with commas, not {bits!r} (for example 8,6,4)")
     options = Options(
         networks=networks.split(","),
         variants=schemes.split(","),
-        bits=[int(width) for width in widths],
+        bits=weight_widths(bits),
         images=images,
         calibration=calibration,
         mirrored=mirrored,
@@ -247,8 +211,7 @@ def main(
         threads=threads,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with row_bars() as bars:
         table = measure(options, data=data, rows=RowFile(output.with_suffix(".jsonl")), bars=bars)
     output.write_text(markdown(table))
     _print(table)

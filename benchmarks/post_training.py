@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from benchmarks.accuracy import PER_CHANNEL, bar, markdown_line, share
+from benchmarks.accuracy import PER_CHANNEL
+from benchmarks.accuracy_table import bar, markdown_line, row_bars, share, weight_widths
 from benchmarks.checkpoints import CHECKPOINTS, Checkpoint, Samples, read_set
 from benchmarks.errors import command
 from benchmarks.results import Identity, Row, RowFile, code_identity, file_identity
@@ -256,12 +255,9 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="threads; default: all cores")] = os.cpu_count() or 1,
 ) -> None:
     """Measure post-training quantization. Example: python -m benchmarks.post_training --networks digits --bits 8,2 -o build/digits.md."""
-    widths = bits.split(",")
-    if not all(width.isdecimal() for width in widths):
-        raise UsageError(f"bits must be whole numbers with commas, not {bits!r} (for example 8,6,4,2)")
     options = Options(
         networks=networks.split(","),
-        bits=[int(width) for width in widths],
+        bits=weight_widths(bits),
         roundings=[name for name in roundings.split(",") if name],
         images=images,
         calibration=calibration,
@@ -269,8 +265,7 @@ def main(
         threads=threads,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with row_bars() as bars:
         table = measure(options, data=data, rows=RowFile(output.with_suffix(".jsonl")), bars=bars)
     output.write_text(markdown(table))
     typer.echo(output.read_text())

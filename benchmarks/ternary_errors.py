@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from benchmarks.accuracy import markdown_line
+from benchmarks.accuracy_table import markdown_line
 from benchmarks.checkpoints import CHECKPOINTS
 from benchmarks.errors import command
 from tercel.sim.parse import UsageError

@@ -1,8 +1,8 @@
 """Constant inputs of ECP5 carry cells, without wires.
 
 An input of a carry cell (CCU2C, Lattice TN-02205) can be tied high inside the tile. Place and route brings every other constant over one
-net of the whole chip: in ``base`` 3,117 inputs that are 0, and the carries into 1,523 chains. A router that must move one trunk
-of this net has to route everything behind it again. So the LUT in front of the carry is changed instead.
+net of the whole chip: in ``base`` thousands of inputs that are 0, and the carries into more than a thousand chains. A router that must
+move one trunk of this net has to route everything behind it again. So the LUT in front of the carry is changed instead.
 
 ::
 
