@@ -1,23 +1,32 @@
 """ECP5 carry chains (CCU2C, Lattice TN-02205) of as few cells as they need.
 
 Place and route puts a cell behind every chain whose last carry has a net, whether something takes it or not, and a constant carry in
-takes a cell in front (see :mod:`carry_constants`). A chain of an odd number of bits has half a cell to spare for that:
+takes a cell in front (see :mod:`carry_constants`). A chain of an odd number of bits has half a cell to spare for that. In others a LUT
+makes the lowest bit of the result, and its half of a cell only the carry, which needs no start where it depends on two signals at most:
 
 ::
 
-    start   cell 0   cell 1           cell 0   cell 1
-    s   -   b0 b1    b2  -      ->    s   b0   b1  b2
+    start   cell 0   cell 1                   cell 0   cell 1
+    s   -   b0 b1    b2  -      ->            s   b0   b1  b2
+
+    start   cell 0   cell 1            LUT    cell 0   cell 1
+    s   -   b0 b1    b2  b3     ->     b0     c0  b1   b2  b3
 """
 
+import itertools
 from collections import Counter
 from typing import Any
 
-from tercel.boards.carry_constants import START
+from tercel.boards.carry_constants import GENERATE, START
 
 Cells = dict[str, dict[str, Any]]
 
+FIRST = "$first"
+
 _NOWHERE = ["x"]
 """Of a port without a net; place and route wants the port itself."""
+
+_PINS = "ABCD"
 
 
 def shorten_carry_chains(top: dict[str, Any]) -> None:
@@ -43,6 +52,10 @@ def shorten_carry_chains(top: dict[str, Any]) -> None:
         if all(chain[-1]["connections"][port] == _NOWHERE for port in ("S1", "COUT")):
             _move_up(chain)
             del cells[name]
+        elif (first := _take_out_first(chain)) is not None:
+            del cells[name]
+            if first["connections"]["Z"] != _NOWHERE:
+                cells[name.removesuffix(START) + FIRST] = first
 
 
 def _chain(start: dict[str, Any], following: dict[Any, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -66,8 +79,46 @@ def _move_up(chain: list[dict[str, Any]]) -> None:
     chain[1]["connections"]["CIN"] = chain[0]["connections"]["CIN"]
 
 
+def _take_out_first(chain: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The LUT that makes the lowest bit, if two signals are enough for the carry behind it; ``chain[1]`` then begins with that carry."""
+    begin, first = chain[0], chain[1]
+    wires, contents = first["connections"], first["parameters"]["INIT0"][::-1]
+    carry = begin["parameters"]["INIT0"][::-1][GENERATE]
+    inputs = [wires[f"{pin}0"][0] for pin in _PINS]
+    signals = sorted({bit for bit in inputs if isinstance(bit, int)})
+    sums, carries = {}, {}
+    for values in itertools.product((0, 1), repeat=len(signals)):
+        known = dict(zip(signals, values, strict=True))
+        index = sum(known.get(bit, int(bit == "1")) << place for place, bit in enumerate(inputs))
+        sums[values] = str(int(contents[index] != carry))
+        carries[values] = carry if contents[index] == "1" else contents[index % 4]
+    counting = [place for place in range(len(signals)) if any(carries[values] != carries[_flipped(values, place)] for values in carries)]
+    if len(counting) > 2:
+        return None
+    table = {tuple(values[place] for place in counting): value for values, value in carries.items()}
+    generate = "".join(table[tuple(index >> place & 1 for place in range(len(counting)))] for index in range(4))
+    # Inputs C and D are 1: bits 12 to 15 are the propagate term, 0 to 3 the generate term.
+    first["parameters"] |= {"INIT0": "0" * 12 + generate[::-1], "INJECT1_0": "NO"}
+    lowest = wires.pop("S0")
+    wires |= {f"{pin}0": ["1"] for pin in _PINS} | {f"{pin}0": [signals[place]] for pin, place in zip(_PINS, counting, strict=False)}
+    wires |= {"S0": _NOWHERE, "CIN": begin["connections"]["CIN"]}
+    rows = [tuple(index >> place & 1 for place in range(len(signals))) for index in range(16)]
+    return {
+        "hide_name": 0,
+        "type": "LUT4",
+        "parameters": {"INIT": "".join(sums[row] for row in rows)[::-1]},
+        "attributes": {},
+        "port_directions": {**dict.fromkeys(_PINS, "input"), "Z": "output"},
+        "connections": {pin: [bit] for pin, bit in itertools.zip_longest(_PINS, signals, fillvalue="1")} | {"Z": lowest},
+    }
+
+
+def _flipped(values: tuple[int, ...], place: int) -> tuple[int, ...]:
+    return (*values[:place], 1 - values[place], *values[place + 1 :])
+
+
 def _half(cell: dict[str, Any], number: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Ports with their bits, and parameters, of half a cell, without its number."""
     wires, parameters = cell["connections"], cell["parameters"]
-    ports = {port: wires[port + number] for port in "ABCDS" if port + number in wires}
+    ports = {port: wires[port + number] for port in (*_PINS, "S") if port + number in wires}
     return ports, {parameter: parameters[parameter + number] for parameter in ("INIT", "INJECT1_")}

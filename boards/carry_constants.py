@@ -16,6 +16,11 @@ The generate term is the LUT's with C = D = 0, which stays as it is. A and B are
 from typing import Any
 
 START = "$start"
+"""Behind the name of a chain's first cell: the cell in front of it."""
+
+GENERATE = 3
+"""Bit of a starting cell's lower LUT that is the carry; bit 0 is written last."""
+
 _QUARTER = 4
 """Bits of the LUT's contents for each value of (D, C)."""
 _PASSES = "1" * 16

@@ -16,19 +16,14 @@ _WEIGHTS = {
 }
 _PLACED = {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D",), "block RAM": ("DP16KD",)}
 
+_WITHOUT_RESETS = (
+    "opt_clean; dfflegalize -mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r -cell $_DLATCH_?_ x"
+)
+"""Flip-flops without synchronous resets, and without enables of a few.
 
-
-def _flip_flops(*, least_reset: int | None) -> str:
-    """Map flip-flops; synchronous resets of fewer than ``least_reset``, or all of them, become logic.
-
-    The eight flip-flops of a tile share one reset, those without included: sets of flip-flops with a reset, which yosys finds wherever a
-    value is cleared on a condition, fill the part with tiles that nobody else can use, until placement finds none.
-    """
-    resets = "" if least_reset is None else f"-minsrst {least_reset} -cell $_SDFF_?P?_ r -cell $_SDFFE_?P??_ r "
-    return (
-        f"opt_clean; dfflegalize {resets}-mince 6 -cell $_DFF_?_ 01 -cell $_DFF_?P?_ r -cell $_DFFE_??_ 01 -cell $_DFFE_?P??_ r "
-        "-cell $_DLATCH_?_ x"
-    )
+The eight flip-flops of a tile share one reset, those without included: sets of flip-flops with a reset, which yosys finds wherever a
+value is cleared on a condition, fill a part with tiles that nobody else can use, until placement finds none.
+"""
 
 
 def _part(
@@ -37,7 +32,7 @@ def _part(
     part: str,
     option: str,
     available: dict[str, int],
-    least_reset: int | None,
+    flip_flops: str,
     placer: str,
     router: str,
     place_settings: dict[str, int],
@@ -47,7 +42,7 @@ def _part(
         name=name,
         part=part,
         synthesis="synth_ecp5 -abc9",
-        flip_flops=_flip_flops(least_reset=least_reset),
+        flip_flops=flip_flops,
         edits=(tie_carry_constants, shorten_carry_chains, use_output_registers),
         place_tool="nextpnr-ecp5",
         place_arguments=(
@@ -73,7 +68,7 @@ DEVICES = (
         part="LFE5U-85F-6",
         option="--85k",
         available={"LUT4": 83640, "FF": 83640, "DSP": 156, "block RAM": 208},
-        least_reset=16,
+        flip_flops="",
         placer="static",
         router="router2",
         # Wires may leave the rectangle around their ends by so many tiles, not 3: the longest wires of the part lead over 6.
@@ -85,7 +80,7 @@ DEVICES = (
         part="LFE5U-25F-6",
         option="--25k",
         available={"LUT4": 24288, "FF": 24288, "DSP": 28, "block RAM": 56},
-        least_reset=None,
+        flip_flops=_WITHOUT_RESETS,
         placer="heap",
         router="router1",
         place_settings={},

@@ -7,7 +7,7 @@ import random
 import pytest
 from carry_cells import PINS, carry_cell
 
-from tercel.boards.carry_chains import shorten_carry_chains
+from tercel.boards.carry_chains import FIRST, shorten_carry_chains
 from tercel.boards.carry_constants import START, tie_carry_constants
 
 INPUTS = (2, 3, 4, 5)
@@ -41,10 +41,14 @@ def netlist(rng, *, bits, carry, carry_out):
 
 def outputs(top, values):
     """Values of the nets that the user takes, by the cells that drive them, in order of the chain."""
-    nets, waiting = dict(values), [cell for cell in top["cells"].values() if cell["type"] == "CCU2C"]
+    nets, waiting = dict(values), [cell for name, cell in top["cells"].items() if name != "user"]
     while waiting:
         cell = next(cell for cell in waiting if all(bits[0] in nets or isinstance(bits[0], str) for bits in inputs_of(cell)))
         waiting.remove(cell)
+        if cell["type"] == "LUT4":
+            index = sum(int(bit if isinstance(bit, str) else nets[bit]) << place for place, (bit,) in enumerate(inputs_of(cell)))
+            nets[cell["connections"]["Z"][0]] = int(cell["parameters"]["INIT"][::-1][index])
+            continue
         for port, value in zip(("S0", "S1", "COUT"), carry_cell(cell, nets), strict=True):
             if cell["connections"].get(port, ["x"]) != ["x"]:
                 nets[cell["connections"][port][0]] = value
@@ -59,7 +63,7 @@ def inputs_of(cell):
 @pytest.mark.parametrize("carry_out", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 3, 6, 7])
 def test_computes_the_same(bits, carry, carry_out):
-    """Odd chains take their start in, others keep it; a carry that someone takes stays."""
+    """Odd chains take their start in, others keep it unless their first carry needs none; a carry that someone takes stays."""
     rng = random.Random(f"{bits} {carry} {carry_out}")
     before = netlist(rng, bits=bits, carry=carry, carry_out=carry_out)
     tied = copy.deepcopy(before)
@@ -67,8 +71,8 @@ def test_computes_the_same(bits, carry, carry_out):
     after = copy.deepcopy(tied)
     shorten_carry_chains(after)
     moved = bits % 2 == 1 and not carry_out and carry != FABRIC
-    starts = [name for name in after["cells"] if name.endswith(START)]
-    assert len(starts) == (carry != FABRIC and not moved)
+    starts, firsts = ([name for name in after["cells"] if name.endswith(end)] for end in (START, FIRST))
+    assert len(starts) + len(firsts) == (carry != FABRIC and not moved)
     assert len(after["cells"]) == len(tied["cells"]) - moved
     last = after["cells"][f"cell_{(bits - 1) // 2}"]["connections"]
     assert (last["COUT"] == ["x"]) == (not carry_out)
@@ -79,9 +83,34 @@ def test_computes_the_same(bits, carry, carry_out):
         assert outputs(after, values) == wanted
 
 
+ADD = "1001011010101010"
+"""LUT4 contents of yosys' adders: with D = 1 A ^ B or, by C, A ^ ~B."""
+
+
+@pytest.mark.parametrize(("contents", "pins", "needs_start"), [(ADD, (2, 3, "0", "1"), False), (ADD, (2, 3, 4, "1"), True)])
+@pytest.mark.parametrize("carry", ["0", "1"])
+@pytest.mark.parametrize("lowest", [True, False], ids=["sum", "carry only"])
+def test_first_bit_of_two_signals_needs_no_start(contents, pins, needs_start, carry, lowest):
+    """A LUT makes it, unless nobody takes it."""
+    before = netlist(random.Random(2), bits=4, carry=carry, carry_out=True)
+    first = before["cells"]["cell_0"]
+    first["parameters"]["INIT0"] = contents
+    first["connections"] |= {f"{letter}0": [bit] for letter, bit in zip("ABCD", pins, strict=True)}
+    if not lowest:
+        before["cells"]["user"]["connections"]["A"].remove(100)
+    after = copy.deepcopy(before)
+    tie_carry_constants(after)
+    shorten_carry_chains(after)
+    kinds = [name for name in after["cells"] if name.endswith((START, FIRST))]
+    assert kinds == ["cell_0" + START] * needs_start + ["cell_0" + FIRST] * (lowest and not needs_start)
+    for drawn in itertools.product((0, 1), repeat=6):
+        values = dict(zip([*INPUTS, FABRIC, "floating"], drawn, strict=True))
+        assert outputs(after, values) == outputs(before, values)
+
+
 def test_ports_of_the_module_take_nets():
     """A carry out that leaves the module stays, and its chain keeps its start."""
-    top = netlist(random.Random(1), bits=3, carry="0", carry_out=False)
+    top = netlist(random.Random(4), bits=3, carry="0", carry_out=False)
     top["ports"]["o"] = {"direction": "output", "bits": [202]}
     tie_carry_constants(top)
     wanted = copy.deepcopy(top)
