@@ -22,6 +22,7 @@ from tercel.boards.carry_constants import GENERATE, START
 Cells = dict[str, dict[str, Any]]
 
 FIRST = "$first"
+"""Behind the name of a chain's first cell: the LUT that makes its lowest bit."""
 
 _NOWHERE = ["x"]
 """Of a port without a net; place and route wants the port itself."""
@@ -32,7 +33,7 @@ _PINS = "ABCD"
 def shorten_carry_chains(top: dict[str, Any]) -> None:
     """Change the module ``top`` of yosys' netlist, after :func:`~tercel.boards.carry_constants.tie_carry_constants`.
 
-    No carry has a net that nothing takes, and a cell that starts a chain stands in front only of chains without room for it.
+    No carry has a net that nothing takes, and a cell that starts a chain stands only in front of those that cannot begin without it.
     """
     cells: Cells = top["cells"]
     takers = Counter(bit for port in top["ports"].values() for bit in port["bits"])
@@ -98,7 +99,7 @@ def _take_out_first(chain: list[dict[str, Any]]) -> dict[str, Any] | None:
     table = {tuple(values[place] for place in counting): value for values, value in carries.items()}
     generate = "".join(table[tuple(index >> place & 1 for place in range(len(counting)))] for index in range(4))
     # Inputs C and D are 1: bits 12 to 15 are the propagate term, 0 to 3 the generate term.
-    first["parameters"] |= {"INIT0": "0" * 12 + generate[::-1], "INJECT1_0": "NO"}
+    first["parameters"]["INIT0"] = "0" * 12 + generate[::-1]
     lowest = wires.pop("S0")
     wires |= {f"{pin}0": ["1"] for pin in _PINS} | {f"{pin}0": [signals[place]] for pin, place in zip(_PINS, counting, strict=False)}
     wires |= {"S0": _NOWHERE, "CIN": begin["connections"]["CIN"]}
