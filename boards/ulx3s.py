@@ -46,5 +46,5 @@ def _ulx3s(*, part: str, config: Config, device: str, platform: type, clock_hz: 
     )
 
 
-ULX3S_85F = _ulx3s(part="85f", config=BASE, device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=100_000_000, seed=2)
+ULX3S_85F = _ulx3s(part="85f", config=BASE, device="ecp5-85f", platform=ULX3S_85F_Platform, clock_hz=100_000_000, seed=1)
 ULX3S_25F = _ulx3s(part="25f", config=SMALL, device="ecp5-25f", platform=ULX3S_25F_Platform, clock_hz=100_000_000, seed=3)
