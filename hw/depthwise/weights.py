@@ -13,7 +13,7 @@ from tercel.hw.local_register import local
 from tercel.hw.memory.space import RECORD_ROW_BITS, RECORD_TAPS
 
 LANES_CLEARED = 2
-"""Lanes for which one register sets or clears weights: few enough to lie together, and enough to fill tiles, whose flip-flops share a reset."""
+"""Lanes for which one register sets or clears weights: few enough to lie together, and enough to fill tiles, which share a reset."""
 
 
 def weights_layout(config: Config) -> data.ArrayLayout:
