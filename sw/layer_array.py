@@ -15,7 +15,7 @@ from tercel.sw import numeric
 from tercel.sw.band import Band, Layout, plan_bands
 from tercel.sw.chunk import Chunk, Chunks, LinearPart
 from tercel.sw.emitter import Emitter
-from tercel.sw.layer_bounds import shifts_narrow, sums_narrow
+from tercel.sw.layer_bounds import fits_narrow
 from tercel.sw.layer_spec import Integers, LayerSpec, LayerTensors, as_conv, check, check_multiplier
 from tercel.sw.lowered_layer import LayerPorts, LoweredLayer
 from tercel.sw.memory_image import MemoryImage
@@ -223,8 +223,7 @@ def array_numbers(spec: LayerSpec, tensors: LayerTensors, config: Config) -> dic
     """The fields that are the same in all instructions of the layer."""
     narrow = spec.narrow
     if narrow is None:
-        fits = shifts_narrow(spec.shift, tensors.shift, config) and sums_narrow(spec, tensors.weights, tensors.bias)
-        narrow = fits and not spec.thresholds and not spec.residual
+        narrow = fits_narrow(spec, tensors.weights, tensors.bias, tensors.shift, config)
     values = {
         # Without padding nobody sees it, and it need not be a code.
         "z_in": _array_zero_point(spec.z_in, signed=spec.in_signed) if any(spec.padding) else 0,

@@ -39,6 +39,12 @@ def sums_narrow(spec: LayerSpec, codes: Integers, bias: Integers) -> bool:
     return bool(least.min() >= -half and most.max() < half)
 
 
+def fits_narrow(spec: LayerSpec, codes: Integers, bias: Integers, channel_shift: Integers, config: Config) -> bool:
+    """Whether the drain may take J sums of the layer a cycle: neither thresholds nor a residual, and sums and shifts of narrow ones."""
+    plain = not spec.thresholds and not spec.residual
+    return plain and shifts_narrow(spec.shift, channel_shift, config) and sums_narrow(spec, codes, bias)
+
+
 def shifts_narrow(shift: int, channel_shift: Integers, config: Config) -> bool:
     """Whether all E + s are among the shifts of narrow sums."""
     window = exponents(config.multiplier_bits, narrow=True)

@@ -10,7 +10,7 @@ from tercel.hw.config import BASE, LARGE, SMALL, TINY, Config
 from tercel.hw.isa import Fault, Opcode, Space
 from tercel.sim.golden import run_golden
 from tercel.sw.layer import LayerError, LayerSpec, build_layer
-from tercel.sw.layer_bounds import shifts_narrow, sums_narrow
+from tercel.sw.layer_bounds import fits_narrow
 from tercel.sw.layer_reference import layer_reference
 from tercel.sw.layer_tensors import random_tensors
 from tercel.sw.mutate import mutate
@@ -163,7 +163,7 @@ def test_padding_only_bands():
 def test_narrow_where_no_sum_can_overflow():
     for bits, channels, narrow in [(2, 24, True), (8, 64, False)]:
         spec, tensors = random_tensors(LayerSpec(kind="conv", input=(4, 4, channels), out=8, weight_bits=bits), BASE, seed=0)
-        assert sums_narrow(spec, tensors.weights, tensors.bias) is narrow and shifts_narrow(spec.shift, tensors.shift, BASE)
+        assert fits_narrow(spec, tensors.weights, tensors.bias, tensors.shift, BASE) is narrow
         assert count(build_layer(spec, tensors, BASE), Opcode.ARRAY, narrow=int(narrow)) == 1
     spec, tensors = random_tensors(LayerSpec(kind="conv", input=(4, 4, 300), out=8, narrow=True, z_out=128), BASE, seed=0)
     wide = layer_reference(replace(spec, narrow=False), tensors, BASE)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tercel.hw.config import Config
 from tercel.sw.graph.integer_graph import LayerNode
-from tercel.sw.layer_bounds import shifts_narrow, sums_narrow
+from tercel.sw.layer_bounds import fits_narrow, shifts_narrow
 
 _LARGEST_OFFSET = 255
 
@@ -17,7 +17,7 @@ _LARGEST_OFFSET = 255
 def with_narrow_sums(layer: LayerNode, config: Config) -> LayerNode | None:
     """What computes the same with narrow sums, whatever the input; None if nothing does."""
     spec = layer.spec
-    if not spec.on_array(config) or spec.thresholds or spec.residual:
+    if not spec.on_array(config):
         return None
     if not shifts_narrow(spec.shift, layer.shift, config):
         if spec.gain != 1 or 2 * abs(spec.weight_offset) > _LARGEST_OFFSET or not shifts_narrow(spec.shift + 1, layer.shift, config):
@@ -25,4 +25,4 @@ def with_narrow_sums(layer: LayerNode, config: Config) -> LayerNode | None:
         doubled = replace(spec, gain=2, weight_offset=2 * spec.weight_offset, shift=spec.shift + 1)
         layer = replace(layer, spec=doubled, bias=2 * layer.bias)
     narrow = replace(layer, spec=replace(layer.spec, narrow=True))
-    return narrow if sums_narrow(layer.spec, layer.weights, layer.bias) else None
+    return narrow if fits_narrow(layer.spec, layer.weights, layer.bias, layer.shift, config) else None
