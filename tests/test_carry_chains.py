@@ -109,7 +109,7 @@ def test_first_bit_of_two_signals_needs_no_start(contents, pins, needs_start, ca
 
 
 def test_ports_of_the_module_take_nets():
-    """A carry out that leaves the module stays, and its chain keeps its start."""
+    """A carry out that leaves the module stays, and its chain keeps its start (its first carry takes more than two signals)."""
     top = netlist(random.Random(4), bits=3, carry="0", carry_out=False)
     top["ports"]["o"] = {"direction": "output", "bits": [202]}
     tie_carry_constants(top)
